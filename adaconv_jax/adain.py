@@ -1,0 +1,76 @@
+"""Adaptive instance normalization (Huang & Belongie, ICCV 2017).
+
+Pure functions of arrays. Statistics are per image and channel, over height and width, with the
+biased variance, and `eps` inside the root: a flat channel then has finite gradients.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+EPS = 1e-5
+
+
+class ChannelStats(NamedTuple):
+  """Mean and standard deviation per image and channel, each `[n, c]`."""
+
+  mean: jax.Array
+  std: jax.Array
+
+
+def channel_stats(features: jax.Array, *, eps: float = EPS) -> ChannelStats:
+  """Computes mean and standard deviation over space of `features` `[..., h, w, c]`.
+
+  Returns:
+    `ChannelStats` of `[..., c]` arrays; `std = sqrt(var + eps)`.
+  """
+  mean = jnp.mean(features, axis=(-3, -2))
+  centered = features - mean[..., None, None, :]
+  return ChannelStats(mean, jnp.sqrt(jnp.mean(centered**2, axis=(-3, -2)) + eps))
+
+
+def instance_norm(features: jax.Array, *, eps: float = EPS) -> jax.Array:
+  """Normalizes every channel of every image in `[..., h, w, c]` to mean 0 and deviation 1."""
+  mean, std = channel_stats(features, eps=eps)
+  return (features - mean[..., None, None, :]) / std[..., None, None, :]
+
+
+def apply_stats(content: jax.Array, style_stats: ChannelStats, *, eps: float = EPS) -> jax.Array:
+  """Renormalizes `content` to given channel statistics (Huang & Belongie 2017, eq. 8).
+
+      AdaIN(x, y) = sigma(y) * (x - mu(x)) / sigma(x) + mu(y)
+
+  Args:
+    content: feature map `[n, h, w, c]`.
+    style_stats: mu(y) and sigma(y), each `[n, c]`, or `[1, c]` for one style on all images.
+    eps: added to the biased variance of `content` inside the root.
+
+  Returns:
+    `[n, h, w, c]`.
+  """
+  scale = style_stats.std[:, None, None, :]
+  shift = style_stats.mean[:, None, None, :]
+  return instance_norm(content, eps=eps) * scale + shift
+
+
+def adain(content: jax.Array, style: jax.Array, *, eps: float = EPS) -> jax.Array:
+  """Renormalizes `content` to the channel statistics of `style` (Huang & Belongie 2017, eq. 8).
+
+  Args:
+    content: VGG feature map of the content images `[n, h, w, c]`, relu4_1 in the paper.
+    style: VGG feature map of the style images `[n, h_s, w_s, c]`; its spatial size is free.
+    eps: added to the biased variances inside the roots.
+
+  Returns:
+    `[n, h, w, c]`.
+
+  Raises:
+    ValueError: batch sizes or channel counts differ.
+  """
+  if content.shape[0] != style.shape[0] or content.shape[-1] != style.shape[-1]:
+    raise ValueError(
+      "content and style: expected [n, h, w, c] feature maps with equal n and c, "
+      f"got {content.shape} and {style.shape}"
+    )
+  return apply_stats(content, channel_stats(style, eps=eps), eps=eps)

@@ -1,0 +1,266 @@
+"""Trained models: `load_model` from wherever one is, and `save_bundle`, which makes it one file.
+
+A bundle is a safetensors file with the trained parameters (`decoder/conv4_1/kernel`, ...). Its
+metadata describe the model, name the VGG weights it was trained with by their sha256 (they are not
+inside), and have a sha256 over all of it, because safetensors does not notice flipped bits. The
+models that come with the package are bundles in `adaconv_jax/pretrained`.
+"""
+
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from adaconv_jax import vgg_weights as vgg_files
+from adaconv_jax.checkpoint import Checkpoints
+from adaconv_jax.stylizer import Stylizer, TransferModel, init_params, make_model, model_settings
+from adaconv_jax.vgg import ENCODER_LAYER, VGG, VGGParams, conv_shapes
+from adaconv_jax.vgg_file import Tensors, tensors_sha256, to_tensors
+
+FORMAT = "adaconv_jax.bundle"
+VERSION = 1
+
+
+def load_model(model: str | Path, *, vgg_weights: str | Path | None = None) -> Stylizer:
+  """Loads a trained model.
+
+  Args:
+    model: the name of a model that comes with the package; or the path of a workdir of `train.py`
+      (its newest checkpoint that is whole), of the `checkpoints` folder in it or of one checkpoint
+      in that; or of a file from `save_bundle`.
+    vgg_weights: file with the VGG weights that the model was trained with. Without it: the file
+      that the training was given, else what `vgg_weights.load` finds.
+
+  Raises:
+    ValueError: there is no such model; its file is damaged, foreign or from a newer version; or
+      the VGG weights are not those that it was trained with.
+    FileNotFoundError: a part of the workdir or the VGG weights are missing.
+    CheckpointError: no checkpoint can be used, or not the one asked for.
+  """
+  path = find_model(model)
+  if path.is_file():
+    return _load_bundle(path, vgg_weights)
+  return _load_workdir(*_split_workdir(path), vgg_weights)
+
+
+def find_model(model: str | Path) -> Path:
+  """Returns the path of `model`: of the shipped model of this name, else `model` itself.
+
+  Raises:
+    ValueError: neither a shipped model nor an existing path.
+  """
+  name = os.fspath(model)
+  if isinstance(model, str) and name and name == os.path.basename(name):
+    shipped = vgg_files.PACKAGED / f"{name}.safetensors"
+    if shipped.is_file():
+      return shipped
+  if name and os.path.exists(name):
+    return Path(name)
+  raise ValueError(
+    f"model: {name!r} is neither a model that is shipped with this version "
+    f"({', '.join(shipped_models()) or 'which has none'}) nor an existing path. Train one, as with "
+    "`python train.py --config configs/quickstart.py --workdir runs/first`, and pass its workdir, "
+    "'runs/first'."
+  )
+
+
+def shipped_models() -> list[str]:
+  """Returns the names of the models that come with the package, sorted."""
+  paths = vgg_files.PACKAGED.glob("*.safetensors")  # the VGG weights are among them
+  return sorted(path.stem for path in paths if _metadata(path).get("format") == FORMAT)
+
+
+def save_bundle(
+  stylizer: Stylizer,
+  path: str | Path,
+  *,
+  dtype: str = "float32",
+  info: Mapping[str, Any] | None = None,
+) -> None:
+  """Writes a trained model as one file, without the VGG weights.
+
+  What stands at `path` is replaced at once or not at all.
+
+  Args:
+    stylizer: the model, as from `load_model`.
+    path: where to; its folder is made.
+    dtype: "float32", or "float16" for half the size; `load_model` returns float32 either way.
+    info: what else to say about the model, for people; put into the metadata as JSON.
+
+  Raises:
+    ValueError: unknown `dtype`; parameters that are not those of the model, not finite, or too
+      large for float16.
+  """
+  if dtype not in ("float32", "float16"):
+    raise ValueError(f"dtype: expected 'float32' or 'float16', got {dtype!r}")
+  tensors = {}
+  for name, leaf in flatten_dict(stylizer.params, sep="/").items():
+    with np.errstate(over="ignore"):  # told below
+      tensors[name] = np.ascontiguousarray(np.asarray(leaf).astype(dtype))
+    if not np.isfinite(tensors[name]).all():
+      raise ValueError(f"stylizer: {name} has values that are not finite as {dtype}")
+  _check_tensors("stylizer", tensors, stylizer.model)
+  vgg = stylizer.vgg
+  metadata = {
+    "format": FORMAT,
+    "version": str(VERSION),
+    "model": json.dumps(model_settings(stylizer.model)),
+    "vgg": json.dumps(
+      {
+        "arch": vgg.arch,
+        "padding": vgg.padding,
+        "sha256": _vgg_sha256(vgg.arch, stylizer.vgg_params),
+      }
+    ),
+    "info": json.dumps(dict(info or {})),
+  }
+  metadata["sha256"] = _sha256(tensors, metadata)
+  path = Path(path)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
+  try:
+    temporary.write_bytes(save(tensors, metadata=metadata))
+    os.replace(temporary, path)
+  finally:
+    temporary.unlink(missing_ok=True)
+
+
+def _load_bundle(path: Path, vgg_weights: str | Path | None) -> Stylizer:
+  tensors, metadata = _read(path)
+  try:
+    described, vgg = json.loads(metadata["model"]), json.loads(metadata["vgg"])
+    model = make_model(described["transform"], described["settings"])
+    encoder, expected = VGG(vgg["arch"], vgg["padding"]), vgg["sha256"]
+  except (KeyError, TypeError, ValueError) as error:
+    raise ValueError(f"{path}: describes a model unknown to this version: {error}") from error
+  _check_tensors(str(path), tensors, model)
+  vgg_params, info = vgg_files.load(encoder.arch, vgg_weights)
+  got = _vgg_sha256(encoder.arch, vgg_params)
+  if got != expected:
+    raise _other_vgg(path, encoder.arch, expected, info["path"], got)
+  params = {name: jnp.asarray(tensor, jnp.float32) for name, tensor in tensors.items()}
+  return Stylizer(unflatten_dict(params, sep="/"), vgg_params, model, encoder)
+
+
+def _read(path: Path) -> tuple[Tensors, dict[str, str]]:
+  """Reads a bundle and checks that it is one, whole and unchanged."""
+  metadata = _metadata(path)
+  if metadata.get("format") != FORMAT:
+    raise ValueError(
+      f"{path}: not a trained model of adaconv_jax, but "
+      f"{metadata.get('format', 'a file of another kind')}; `save_bundle` writes one"
+    )
+  version = metadata.get("version", "")
+  if version.isdecimal() and int(version) > VERSION:
+    raise ValueError(
+      f"{path}: made by a newer version of adaconv_jax (bundle version {version}, this one reads "
+      f"{VERSION}); update the package"
+    )
+  with safe_open(path, "numpy") as file:
+    tensors = {name: file.get_tensor(name) for name in file.keys()}
+  if _sha256(tensors, metadata) != metadata.get("sha256"):
+    raise ValueError(f"{path}: damaged or changed, it does not match its sha256; get it again")
+  return tensors, metadata
+
+
+def _metadata(path: Path) -> dict[str, str]:
+  try:
+    with safe_open(path, "numpy") as file:
+      return dict(file.metadata() or {})
+  except SafetensorError as error:
+    raise ValueError(f"{path}: not a safetensors file, or not a whole one: {error}") from error
+
+
+def _sha256(tensors: Tensors, metadata: Mapping[str, str]) -> str:
+  described = {name: text for name, text in metadata.items() if name != "sha256"}
+  described["tensors"] = tensors_sha256(tensors)
+  return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
+
+
+def _check_tensors(where: str, tensors: Tensors, model: TransferModel) -> None:
+  template: dict[str, Any] = flatten_dict(_template(model), sep="/")
+  shapes = {name: leaf.shape for name, leaf in template.items()}
+  for name in sorted(shapes.keys() | tensors.keys()):
+    expected, got = shapes.get(name), tensors.get(name)
+    if expected is None or got is None:
+      problem = "missing" if got is None else "unexpected"
+      raise ValueError(f"{where}: parameter {name} is {problem} for {model_settings(model)}")
+    if got.shape != expected or got.dtype not in (np.float16, np.float32):
+      raise ValueError(
+        f"{where}: parameter {name} should be float32 or float16 {list(expected)}, got {got.dtype} "
+        f"{list(got.shape)}"
+      )
+
+
+def _template(model: TransferModel) -> Any:
+  return jax.eval_shape(lambda key: init_params(model, key), jax.random.key(0))
+
+
+def _split_workdir(folder: Path) -> tuple[Path, int | None]:
+  """Returns the workdir that `folder` is or is in, and the step if it is one checkpoint."""
+  folder = Path(os.path.abspath(folder))  # "." has a name then, and a link keeps its own
+  workdir, step = folder, None
+  if folder.name == "checkpoints":
+    workdir = folder.parent
+  elif folder.parent.name == "checkpoints" and folder.name.isdecimal():
+    workdir, step = folder.parent.parent, int(folder.name)
+  for needed in ("config.json", "vgg.json", "checkpoints"):
+    if not (workdir / needed).exists():
+      raise FileNotFoundError(
+        f"model: {workdir} has no {needed}; expected a workdir of train.py, its checkpoints folder "
+        "or one checkpoint in that, or a file from save_bundle"
+      )
+  return workdir, step
+
+
+def _load_workdir(workdir: Path, step: int | None, vgg_weights: str | Path | None) -> Stylizer:
+  try:
+    config = json.loads((workdir / "config.json").read_text())["model"]
+    model = make_model(config["transform"], config["settings"])
+    encoder, recorded = VGG(config["vgg"], config["vgg_padding"]), config["vgg_weights"]
+    expected = json.loads((workdir / "vgg.json").read_text())["tensors_sha256"]
+  except (KeyError, TypeError, ValueError) as error:
+    raise ValueError(
+      f"{workdir}: its config.json or vgg.json is not one of this version's train.py: {error!r}"
+    ) from error
+  if recorded and not vgg_weights and not Path(recorded).exists():
+    raise FileNotFoundError(
+      f"{workdir}: trained with the VGG weights {recorded}, which are not there; {_GIVE_VGG}"
+    )
+  vgg_params, info = vgg_files.load(encoder.arch, vgg_weights or recorded or None)
+  if info["tensors_sha256"] != expected:
+    raise _other_vgg(workdir, encoder.arch, expected, info["path"], info["tensors_sha256"])
+  with Checkpoints(workdir, read_only=True) as checkpoints:
+    params = checkpoints.restore_params(_template(model), step)
+  if params is None:
+    raise FileNotFoundError(f"{workdir}: has no checkpoint yet; train on until the first is saved")
+  return Stylizer(jax.tree.map(jnp.asarray, params), vgg_params, model, encoder)
+
+
+_GIVE_VGG = (
+  "give the file that it was trained with: load_model(..., vgg_weights=FILE), on the command line "
+  "--vgg-weights FILE"
+)
+
+
+def _other_vgg(where: Path, arch: str, expected: str, found: str, got: str) -> ValueError:
+  return ValueError(
+    f"{where}: trained with other {arch} weights (sha256 {expected[:12]}...) than those in {found} "
+    f"({got[:12]}...), with which it would draw something else; {_GIVE_VGG}"
+  )
+
+
+def _vgg_sha256(arch: str, params: VGGParams) -> str:
+  # Of the values in use: the same for a float16 and a longer file of the same weights.
+  tensors = to_tensors({name: params[name] for name in ("zero", *conv_shapes(arch, ENCODER_LAYER))})
+  return tensors_sha256({name: tensor.astype(np.float32) for name, tensor in tensors.items()})

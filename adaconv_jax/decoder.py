@@ -1,0 +1,81 @@
+"""The decoder from relu4_1 back to an image, the mirror of VGG (Huang & Belongie 2017, section 6).
+
+AdaIN and AdaConv share it: AdaConv's four blocks end in the fixed convolutions that stand first in
+each scale here, so its decoder is this one with an operation in front of every scale.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from adaconv_jax.conv import ReflectConv
+
+# Per scale, coarse to fine: channels that come in, and the output channels of its convolutions.
+SCALES: tuple[tuple[int, tuple[int, ...]], ...] = (
+  (512, (256,)),
+  (256, (256, 256, 256, 128)),
+  (128, (128, 64)),
+  (64, (64, 3)),
+)
+
+# The first pictures are grey with a little noise: pixels far outside [0, 1] would cost the first
+# hundreds of steps.
+MID_GREY = nn.initializers.constant(0.5)
+FAINT = nn.initializers.variance_scaling(1e-3, "fan_avg", "uniform")
+
+
+def upsample(features: jax.Array) -> jax.Array:
+  """Doubles height and width of `[n, h, w, c]` by repeating pixels (nearest neighbour)."""
+  n, h, w, c = features.shape
+  repeated = jnp.broadcast_to(features[:, :, None, :, None, :], (n, h, 2, w, 2, c))
+  return repeated.reshape(n, h * 2, w * 2, c)
+
+
+def near_identity(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
+  """Initializes a kernel `[k, k, c_in, c_out]`: Xavier, or where c_in = c_out nearly the identity.
+
+  After a ReLU the identity is passed on unchanged, so the nine layers of the decoder start out as
+  the four that change the number of channels; it learns to invert VGG in far fewer steps.
+  """
+  xavier = nn.initializers.xavier_uniform()(key, shape, dtype)
+  k, _, c_in, c_out = shape
+  if c_in != c_out:
+    return xavier
+  return 0.1 * xavier + jnp.zeros(shape, dtype).at[k // 2, k // 2].set(jnp.eye(c_in, dtype=dtype))
+
+
+class Decoder(nn.Module):
+  """Nine 3x3 reflect-padded convolutions with ReLU between them, and three upsamplings."""
+
+  @nn.compact
+  def __call__(
+    self,
+    features: jax.Array,
+    before_scale: Callable[[int, jax.Array], jax.Array] | None = None,
+  ) -> jax.Array:
+    """Decodes a feature map.
+
+    Args:
+      features: `[n, h, w, 512]`, relu4_1 or a transformed relu4_1.
+      before_scale: called as `before_scale(i, features)` on what enters scale i = 0 ... 3, and
+        replaces it; AdaConv's operation.
+
+    Returns:
+      RGB `[n, 8 h, 8 w, 3]`; linear, so values may leave [0, 1].
+    """
+    x = features
+    for scale, (_, widths) in enumerate(SCALES):
+      if scale > 0:
+        x = upsample(x)
+      if before_scale is not None:
+        x = before_scale(scale, x)
+      for index, width in enumerate(widths):
+        name = f"conv{len(SCALES) - scale}_{index + 1}"
+        if width == 3:
+          x = ReflectConv(width, kernel_init=FAINT, bias_init=MID_GREY, name=name)(x)
+        else:
+          x = nn.relu(ReflectConv(width, kernel_init=near_identity, name=name)(x))
+    return x

@@ -1,0 +1,64 @@
+"""The perceptual losses of AdaIN and AdaConv: pure functions of VGG feature maps.
+
+Both papers minimize
+
+    L = content_weight * ||phi_4(g) - target||^2
+      + style_weight * sum_i w_i (||mu(phi_i(g)) - mu(phi_i(s))||^2
+                                  + ||sigma(phi_i(g)) - sigma(phi_i(s))||^2)
+
+over layers i = relu1_1 ... relu4_1 (Huang & Belongie 2017, eq. 11 to 13). The target is AdaIN's
+output t for AdaIN and the content's own features for AdaConv. Squared norms are means over all
+elements, the convention with which the published style weight is 10.
+"""
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+
+from adaconv_jax.adain import EPS, channel_stats
+
+
+def content_loss(features: jax.Array, target: jax.Array) -> jax.Array:
+  """Mean squared difference of two feature maps `[n, h, w, c]`, a scalar."""
+  return jnp.mean((features - target) ** 2)
+
+
+def style_loss(
+  features: Mapping[str, jax.Array],
+  style_features: Mapping[str, jax.Array],
+  layer_weights: Mapping[str, float],
+  *,
+  eps: float = EPS,
+) -> jax.Array:
+  """Weighted sum over layers of the mean squared differences of channel means and deviations.
+
+  Args:
+    features: the output's VGG feature maps by layer name, each `[n, h, w, c]`.
+    style_features: the style's; their spatial sizes may differ.
+    layer_weights: weight of each layer that counts, by name; (1, 1, 1, 1) as published.
+    eps: added to the variances inside the roots, so that flat channels have finite gradients.
+
+  Returns:
+    A scalar.
+
+  Raises:
+    ValueError: a layer of `layer_weights` is missing.
+  """
+  total = jnp.zeros(())
+  for layer, weight in layer_weights.items():
+    if layer not in features or layer not in style_features:
+      raise ValueError(
+        f"layer_weights: {layer!r} is not among the features {sorted(features)} and "
+        f"{sorted(style_features)}"
+      )
+    ours = channel_stats(features[layer], eps=eps)
+    theirs = channel_stats(style_features[layer], eps=eps)
+    difference = jnp.mean((ours.mean - theirs.mean) ** 2) + jnp.mean((ours.std - theirs.std) ** 2)
+    total = total + weight * difference
+  return total
+
+
+def pixel_loss(images: jax.Array, target: jax.Array) -> jax.Array:
+  """Mean squared difference of two batches of images `[n, h, w, 3]`, a scalar."""
+  return jnp.mean((images - target) ** 2)

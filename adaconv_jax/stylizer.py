@@ -1,0 +1,255 @@
+"""The whole model: VGG encoder, the AdaIN or AdaConv transform, and the decoder.
+
+Two Flax modules with the same four methods hold the trained parameters, `AdaIN` and `AdaConv`.
+`Stylizer` puts one of them together with the frozen VGG weights and takes images:
+
+    stylizer = Stylizer(params, vgg_params, model, vgg)
+    code = stylizer.encode_style(style)              # once per style
+    stylized = stylizer.stylize(content, code, 0.8)  # for every content
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, cast
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from adaconv_jax.adaconv import AdaConvKernels, GlobalStyleEncoder, KernelPredictor, adaconv
+from adaconv_jax.adain import ChannelStats, apply_stats, channel_stats
+from adaconv_jax.conv import reflect_pad_to_multiple
+from adaconv_jax.decoder import SCALES, Decoder
+from adaconv_jax.vgg import ENCODER_LAYER, VGG
+
+# What a style is to a model: computed once, used for many contents. A pytree whose leaves lead
+# with the batch axis, so codes of several styles can be averaged leaf by leaf to mix them.
+StyleCode = ChannelStats | tuple[AdaConvKernels, ...]
+
+STRIDE = 8  # relu4_1 lies behind three poolings
+
+
+class AdaIN(nn.Module):
+  """AdaIN's trained part: the decoder. A style's code is its relu4_1 channel statistics."""
+
+  def setup(self):  # noqa: D102 (Flax's)
+    self.decoder = Decoder()
+
+  @property
+  def style_size(self) -> None:
+    """A style image may have any size."""
+    return None
+
+  def encode_style(self, style_features: jax.Array) -> ChannelStats:
+    """Encodes relu4_1 of the styles, `[n, h, w, 512]`."""
+    return channel_stats(style_features)
+
+  def content_target(
+    self, content_features: jax.Array, code: ChannelStats, alpha: float | jax.Array = 1.0
+  ) -> jax.Array:
+    """AdaIN's t: what enters the decoder, and what the output's relu4_1 is trained to equal."""
+    return blend(content_features, apply_stats(content_features, code), alpha)
+
+  def decode(self, target: jax.Array, code: ChannelStats) -> jax.Array:
+    """Decodes `[n, h, w, 512]` to RGB `[n, 8 h, 8 w, 3]`."""
+    del code  # already in the target
+    return self.decoder(target)
+
+  def __call__(self, content_features: jax.Array, style_features: jax.Array) -> jax.Array:
+    """Stylizes feature maps; the path that initializes all parameters."""
+    code = self.encode_style(style_features)
+    return self.decode(self.content_target(content_features, code), code)
+
+
+class AdaConv(nn.Module):
+  """AdaConv's trained part: style encoder, kernel predictors and the decoder they act in.
+
+  A style's code is the kernels of the four scales.
+
+  Attributes:
+    style_dim: channels of the style descriptor, 512 as published.
+    kernel_size: size of the predicted kernels and of the descriptor, odd; 3 as published.
+    groups: groups n_g of the predicted kernels at 512, 256, 128 and 64 channels.
+    encoder_width: channels of the style encoder's convolutions, 512 as published.
+    style_size: height and width to which every style image is resized, 256 as published; at least
+      64, of which the poolings of VGG and of the style encoder leave one pixel.
+  """
+
+  style_dim: int = 512
+  kernel_size: int = 3
+  groups: tuple[int, ...] = (512, 128, 32, 8)
+  encoder_width: int = 512
+  style_size: int = 256
+
+  def setup(self):  # noqa: D102 (Flax's)
+    channels = [channels for channels, _ in SCALES]
+    self._check_settings(channels)
+    self.style_encoder = GlobalStyleEncoder(self.style_dim, self.kernel_size, self.encoder_width)
+    self.predictors = [
+      KernelPredictor(c, groups) for c, groups in zip(channels, self.groups, strict=True)
+    ]
+    self.decoder = Decoder()
+
+  def _check_settings(self, channels: list[int]) -> None:
+    if self.kernel_size < 1 or self.kernel_size % 2 == 0:
+      raise ValueError(f"kernel_size: expected an odd number, got {self.kernel_size}")
+    if len(self.groups) != len(channels):
+      raise ValueError(f"groups: expected one number per scale {channels}, got {self.groups}")
+    if any(g < 1 or c % g for c, g in zip(channels, self.groups, strict=True)):
+      raise ValueError(
+        f"groups: expected divisors of the scales' channels {channels}, got {self.groups}"
+      )
+    if self.style_size < 8 * STRIDE:
+      raise ValueError(f"style_size: expected at least {8 * STRIDE}, got {self.style_size}")
+
+  def encode_style(self, style_features: jax.Array) -> tuple[AdaConvKernels, ...]:
+    """Predicts the kernels from relu4_1 of the styles, `[n, style_size / 8, same, 512]`."""
+    descriptor = self.style_encoder(style_features)
+    return tuple(predict(descriptor) for predict in self.predictors)
+
+  def content_target(
+    self, content_features: jax.Array, code: StyleCode, alpha: float | jax.Array = 1.0
+  ) -> jax.Array:
+    """The content's own features: AdaConv changes them only inside the decoder."""
+    del code, alpha
+    return content_features
+
+  def decode(self, target: jax.Array, code: tuple[AdaConvKernels, ...]) -> jax.Array:
+    """Decodes `[n, h, w, 512]` to RGB `[n, 8 h, 8 w, 3]`, with the code's kernels."""
+
+    def convolve(scale: int, features: jax.Array) -> jax.Array:
+      kernels, groups = code[scale], self.groups[scale]
+      apply = lambda x, kernels: adaconv(x, *kernels, groups=groups)  # noqa: E731
+      if kernels.bias.shape[0] == 1:  # one style for all images: an ordinary convolution
+        kernels = jax.tree.map(lambda kernel: kernel[0], kernels)
+        return jax.vmap(apply, in_axes=(0, None))(features, kernels)
+      return jax.vmap(apply)(features, kernels)
+
+    return self.decoder(target, convolve)
+
+  def __call__(self, content_features: jax.Array, style_features: jax.Array) -> jax.Array:
+    """Stylizes feature maps; the path that initializes all parameters."""
+    code = self.encode_style(style_features)
+    return self.decode(self.content_target(content_features, code), code)
+
+
+TransferModel = AdaIN | AdaConv
+
+
+def make_model(transform: str, settings: Mapping[str, Any] | None = None) -> TransferModel:
+  """Builds the module named by `transform`.
+
+  Args:
+    transform: "adain" or "adaconv".
+    settings: the module's attributes that differ from the published ones; see `AdaConv`.
+
+  Raises:
+    ValueError: unknown `transform` or setting.
+  """
+  models = {"adain": AdaIN, "adaconv": AdaConv}
+  if transform not in models:
+    raise ValueError(f"transform: expected one of {sorted(models)}, got {transform!r}")
+  cls, settings = models[transform], dict(settings or {})
+  known = {f.name for f in dataclasses.fields(cls)} - {"name", "parent"}
+  if unknown := settings.keys() - known:
+    raise ValueError(f"{transform}: unknown settings {sorted(unknown)}; it has {sorted(known)}")
+  if "groups" in settings:
+    settings["groups"] = tuple(settings["groups"])
+  return cls(**settings)
+
+
+def model_settings(model: TransferModel) -> dict[str, Any]:
+  """The inverse of `make_model`: `{"transform": ..., "settings": {...}}`, fit for JSON."""
+  settings = {
+    f.name: getattr(model, f.name)
+    for f in dataclasses.fields(model)
+    if f.name not in ("name", "parent")
+  }
+  return {"transform": type(model).__name__.lower(), "settings": settings}
+
+
+def init_params(model: TransferModel, key: jax.Array) -> Any:
+  """Initializes the trained parameters from a PRNG key."""
+  side = (model.style_size or 64) // STRIDE
+  features = jnp.zeros((1, side, side, SCALES[0][0]))
+  return jax.jit(model.init)(key, features, features)["params"]
+
+
+def blend(start: Any, end: Any, alpha: float | jax.Array) -> Any:
+  """(1 - alpha) * start + alpha * end, leaf by leaf; `start` is not touched when alpha is 1."""
+  if isinstance(alpha, int | float) and alpha == 1:
+    return end
+  return jax.tree.map(lambda a, b: (1 - alpha) * a + alpha * b, start, end)
+
+
+@struct.dataclass
+class Stylizer:
+  """A trained style transfer model, as a pytree: usable as an argument of `jit` and friends.
+
+  Attributes:
+    params: the trained parameters.
+    vgg_params: the frozen VGG weights.
+    model: `AdaIN` or `AdaConv`, static.
+    vgg: the encoder, static.
+  """
+
+  params: Any
+  vgg_params: Any
+  model: TransferModel = struct.field(pytree_node=False)
+  vgg: VGG = struct.field(pytree_node=False)
+
+  def encode_style(self, style: jax.Array) -> StyleCode:
+    """Computes what `stylize` needs to know of the styles, once for any number of contents.
+
+    Args:
+      style: `[n, h, w, 3]`, RGB in [0, 1], any size. AdaConv resizes it to its fixed
+        `style_size`, antialiased and without keeping the aspect ratio.
+    """
+    n, h, w, _ = style.shape
+    size = self.model.style_size
+    if size is not None:
+      h, w = size, size
+    h, w = max(h, 2 * STRIDE), max(w, 2 * STRIDE)  # below, relu4_1 would be empty or one pixel
+    if (h, w) != style.shape[1:3]:
+      style = jax.image.resize(style, (n, h, w, 3), "linear", antialias=True)
+    return self._apply(self._features(style), method="encode_style")
+
+  def stylize(
+    self, content: jax.Array, code: StyleCode, alpha: float | jax.Array = 1.0
+  ) -> jax.Array:
+    """Renders `content` in the styles of `code`.
+
+    alpha weighs AdaIN's t against the content's features (Huang & Belongie 2017, eq. 14).
+    AdaConv's paper has no such control; there alpha weighs the style's kernels against those
+    predicted from the content taken as its own style, which are affine in the descriptors, so
+    this is also the interpolation of descriptors.
+
+    Args:
+      content: `[n, h, w, 3]`, RGB in [0, 1], any size.
+      code: from `encode_style`, of n styles, or of one for all contents.
+      alpha: 0 (content) to 1 (style).
+
+    Returns:
+      `[n, h, w, 3]` in [0, 1].
+
+    Raises:
+      ValueError: `code` is neither of one style nor of one per content.
+    """
+    n, h, w, _ = content.shape
+    styles = jax.tree.leaves(code)[0].shape[0]
+    if styles not in (1, n):
+      raise ValueError(f"code: expected one style, or one for each of {n} contents, got {styles}")
+    if isinstance(self.model, AdaConv) and not (isinstance(alpha, int | float) and alpha == 1):
+      code = blend(self.encode_style(content), code, alpha)
+    features = self._features(reflect_pad_to_multiple(content, STRIDE))
+    target = self._apply(features, code, alpha, method="content_target")
+    stylized = self._apply(target, code, method="decode")
+    return jnp.clip(stylized[:, :h, :w], 0, 1)
+
+  def _features(self, images: jax.Array) -> jax.Array:
+    outputs = self.vgg.apply({"params": self.vgg_params}, images, (ENCODER_LAYER,))
+    return cast(Mapping[str, jax.Array], outputs)[ENCODER_LAYER]
+
+  def _apply(self, *args: Any, method: str) -> Any:
+    return self.model.apply({"params": self.params}, *args, method=method)

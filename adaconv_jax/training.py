@@ -1,0 +1,225 @@
+"""The training step: loss, optimizer, and the `pmap` around them. Only this file knows devices."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import jax_utils, struct
+
+from adaconv_jax.losses import content_loss, pixel_loss, style_loss
+from adaconv_jax.stylizer import TransferModel, init_params
+from adaconv_jax.vgg import ENCODER_LAYER, VGG
+
+AXIS = "batch"
+Metrics = dict[str, jax.Array]
+
+
+@struct.dataclass
+class TrainState:
+  """What a training run carries from step to step.
+
+  Attributes:
+    step: number of steps done, a scalar.
+    params: the trained parameters; VGG's are not among them.
+    opt_state: the optimizer's state.
+  """
+
+  step: jax.Array
+  params: Any
+  opt_state: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class LossWeights:
+  """Weights of the training loss; see `losses.py` for its terms.
+
+  Attributes:
+    content: weight of the content loss.
+    style: weight of the style loss, the papers' lambda.
+    layers: weight of every layer in the style loss, by name.
+    pixel: weight of the pixel loss while the model learns to reconstruct.
+    style_ramp_steps: steps, counted from the end of the reconstruction phase, over which the style
+      weight grows linearly from zero; 0 starts with the full weight.
+  """
+
+  content: float
+  style: float
+  layers: Mapping[str, float]
+  pixel: float = 0.0
+  style_ramp_steps: int = 0
+
+
+def make_schedule(
+  learning_rate: float, *, warmup_steps: int, decay: str, decay_rate: float, num_steps: int
+) -> optax.Schedule:
+  """Builds the learning rate schedule.
+
+  Args:
+    learning_rate: the peak.
+    warmup_steps: steps of linear growth from zero.
+    decay: "inverse_time", learning_rate / (1 + decay_rate * step), as published; or "cosine" down
+      to zero at `num_steps`.
+    decay_rate: the published schedule's, 5e-5.
+    num_steps: length of the run.
+
+  Raises:
+    ValueError: unknown `decay`.
+  """
+  if decay == "inverse_time":
+
+    def decayed(step):
+      return learning_rate / (1 + decay_rate * step)
+
+  elif decay == "cosine":
+    decayed = optax.cosine_decay_schedule(learning_rate, max(num_steps, 1))
+  else:
+    raise ValueError(f"config.optimizer.decay: expected 'inverse_time' or 'cosine', got {decay!r}")
+  if not warmup_steps:
+    return decayed
+  return lambda step: decayed(step) * jnp.minimum(1.0, (step + 1) / warmup_steps)
+
+
+def make_optimizer(schedule: optax.Schedule, clip_norm: float) -> optax.GradientTransformation:
+  """Adam on `schedule`; gradients are clipped to the global norm `clip_norm`, 0 for no clipping."""
+  clip = optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity()
+  return optax.chain(clip, optax.adam(schedule))
+
+
+def create_state(
+  model: TransferModel, tx: optax.GradientTransformation, key: jax.Array
+) -> TrainState:
+  """Initializes parameters and optimizer, not yet replicated."""
+  params = init_params(model, key)
+  return TrainState(step=jnp.zeros((), jnp.int32), params=params, opt_state=tx.init(params))
+
+
+def make_loss(
+  model: TransferModel, vgg: VGG, weights: LossWeights, *, reconstruct: bool
+) -> Callable[..., tuple[jax.Array, Metrics]]:
+  """Builds `loss(params, vgg_params, batch, style_scale) -> (loss, metrics)`.
+
+  Args:
+    model: the trained part.
+    vgg: encoder and loss network.
+    weights: of the loss terms.
+    reconstruct: take every content as its own style, and the pixel loss in place of the style
+      loss. A decoder that has not first learned to invert VGG's features satisfies the style loss
+      with texture alone and hardly recovers the content, so short runs start this way.
+  """
+  layers = tuple(dict.fromkeys((*weights.layers, ENCODER_LAYER)))
+
+  def features(vgg_params, images, layers=layers):
+    return vgg.apply({"params": vgg_params}, images, layers)
+
+  def loss(params, vgg_params, batch, style_scale):
+    variables = {"params": params}
+    content = batch["content"].astype(jnp.float32) / 255
+    style = batch["style"].astype(jnp.float32) / 255
+    if reconstruct:
+      style = content
+    if model.style_size and style.shape[1:3] != (model.style_size, model.style_size):
+      size = (style.shape[0], model.style_size, model.style_size, 3)
+      style = jax.image.resize(style, size, "linear", antialias=True)
+
+    content_features = features(vgg_params, content, (ENCODER_LAYER,))[ENCODER_LAYER]
+    style_features = features(vgg_params, style)
+    code = model.apply(variables, style_features[ENCODER_LAYER], method="encode_style")
+    target = model.apply(variables, content_features, code, method="content_target")
+    output = model.apply(variables, target, code, method="decode")
+    output_features = features(vgg_params, output)
+
+    metrics = {"content_loss": content_loss(output_features[ENCODER_LAYER], target)}
+    total = weights.content * metrics["content_loss"]
+    if reconstruct:
+      metrics["pixel_loss"] = pixel_loss(output, content)
+      total = total + weights.pixel * metrics["pixel_loss"]
+    else:
+      metrics["style_loss"] = style_loss(output_features, style_features, weights.layers)
+      total = total + weights.style * style_scale * metrics["style_loss"]
+    return total, {"loss": total, **metrics}
+
+  return loss
+
+
+def make_train_step(
+  model: TransferModel,
+  vgg: VGG,
+  tx: optax.GradientTransformation,
+  schedule: optax.Schedule,
+  weights: LossWeights,
+  *,
+  reconstruct_steps: int = 0,
+  reconstruct: bool = False,
+) -> Callable[[TrainState, Any, Mapping[str, Any]], tuple[TrainState, Metrics]]:
+  """Builds the parallel training step `(state, vgg_params, batch) -> (state, metrics)`.
+
+  State and VGG weights are replicated over the local devices and the batch is `shard`ed. The
+  state's buffers are donated. Gradients and metrics are averaged over all devices of all
+  processes, so that the result is that of the global batch.
+
+  Args:
+    model: the trained part.
+    vgg: encoder and loss network.
+    tx: the optimizer.
+    schedule: its learning rate, reported among the metrics.
+    weights: of the loss terms.
+    reconstruct_steps: length of the reconstruction phase, where the style's ramp starts.
+    reconstruct: build the step of the reconstruction phase.
+  """
+  gradient = jax.value_and_grad(
+    make_loss(model, vgg, weights, reconstruct=reconstruct), has_aux=True
+  )
+
+  def step(state, vgg_params, batch):
+    since = state.step - reconstruct_steps + 1
+    ramp = weights.style_ramp_steps
+    style_scale = jnp.clip(since / ramp, 0, 1) if ramp and not reconstruct else jnp.ones(())
+    (_, metrics), grads = gradient(state.params, vgg_params, batch, style_scale)
+    grads, metrics = jax.lax.pmean((grads, metrics), AXIS)
+    metrics["gradient_norm"] = optax.tree.norm(grads)
+    metrics["learning_rate"] = schedule(state.step)
+    updates, opt_state = tx.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    return TrainState(step=state.step + 1, params=params, opt_state=opt_state), metrics
+
+  return jax.pmap(step, axis_name=AXIS, donate_argnums=0)
+
+
+def process_batch_size(batch_size: int) -> int:
+  """Splits the global batch size over processes.
+
+  Returns:
+    The number of pairs this process loads for one step.
+
+  Raises:
+    ValueError: the global batch does not divide over all devices.
+  """
+  devices = jax.device_count()
+  if batch_size < 1 or batch_size % devices:
+    below, above = batch_size // devices * devices, (batch_size // devices + 1) * devices
+    near = f"{below} or {above}" if below > 0 else f"{above}"
+    raise ValueError(
+      f"config.batch_size: expected a multiple of the {devices} devices, got {batch_size}; "
+      f"use {near}"
+    )
+  return batch_size // jax.process_count()
+
+
+def shard(batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """Splits the leading axis of this process's batch over its local devices."""
+  devices = jax.local_device_count()
+  return {k: v.reshape(devices, -1, *v.shape[1:]) for k, v in batch.items()}
+
+
+def replicate(tree: Any) -> Any:
+  """Copies a pytree to every local device, with a leading device axis."""
+  return jax_utils.replicate(tree)
+
+
+def fetch(tree: Any) -> Any:
+  """Reads the first local device's copy of a replicated pytree to NumPy arrays on the host."""
+  return jax.tree.map(lambda x: np.asarray(x.addressable_data(0)).reshape(x.shape[1:]), tree)

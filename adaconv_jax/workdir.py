@@ -1,0 +1,93 @@
+"""What a run writes down beside its checkpoints, and what it reads back when it goes on.
+
+config.json        the resolved config
+versions.json      versions of Python and of the packages that numbers depend on
+vgg.json           which VGG weights, with their hashes
+data/*.json        the images of content and style: training, held out, skipped and why
+"""
+
+import importlib.metadata
+import json
+import logging
+import os
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from adaconv_jax import __version__
+from adaconv_jax.manifest import Images, Manifest, scan, split_heldout
+from adaconv_jax.sources import open_source
+
+log = logging.getLogger(__name__)
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "pillow")
+
+
+def write_text(path: Path, text: str) -> None:
+  """Writes a file so that it is never seen half-written; only the first process writes."""
+  if jax.process_index() == 0:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    partial.write_text(text)
+    partial.replace(path)
+
+
+def write_record(workdir: Path, config: Mapping[str, Any], vgg_info: Mapping[str, str]) -> None:
+  """Writes config, versions and VGG's hashes; checks that a run that goes on is the same model.
+
+  Raises:
+    ValueError: the workdir holds a run of another model.
+  """
+  path = workdir / "config.json"
+  config = json.loads(json.dumps(config))  # tuples become lists, as in the file
+  if path.exists():
+    before = json.loads(path.read_text())
+    if before["model"] != config["model"]:
+      raise ValueError(
+        f"workdir: {workdir} holds a run with config.model {before['model']}, this one has "
+        f"{config['model']}; use another --workdir"
+      )
+    changed = [name for name in config if config[name] != before.get(name)]
+    if changed:
+      log.warning("going on with changed settings: %s", ", ".join(changed))
+  versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+  versions |= {"adaconv_jax": __version__, "python": platform.python_version()}
+  for name, content in (("config", config), ("versions", versions), ("vgg", vgg_info)):
+    write_text(workdir / f"{name}.json", json.dumps(content, indent=2) + "\n")
+
+
+def prepare_images(
+  workdir: Path, role: str, spec: str, *, min_size: int, heldout: int, seed: int
+) -> tuple[Images, Images]:
+  """Lists the images of a run once; a run that goes on uses the list of its workdir.
+
+  Args:
+    workdir: the run's folder.
+    role: "content" or "style".
+    spec: a folder or "tfds:..."; see `sources.open_source`.
+    min_size: images with a shorter side below this are skipped.
+    heldout: number of images kept out of training for the sample grids.
+    seed: chooses them.
+
+  Returns:
+    The training images and the held-out ones.
+  """
+  if not spec:
+    raise ValueError(
+      f"config.data.{role}: no {role} images are named; pass --config.data.{role}=FOLDER, or "
+      "tfds:DIR[:split]"
+    )
+  paths = [workdir / "data" / f"{role}_{part}.json" for part in ("train", "heldout")]
+  if all(path.exists() for path in paths):
+    manifests = [Manifest.from_json(path.read_text()) for path in paths]
+    log.info("%s", manifests[0].report())
+    return Images(manifests[0], spec=spec), Images(manifests[1], spec=spec)
+  manifest = scan(open_source(spec, role=role), role=role, min_size=min_size)
+  log.info("%s", manifest.report())
+  train, kept_out = split_heldout(manifest, heldout, seed)
+  for path, part in zip(paths, (train, kept_out), strict=True):
+    write_text(path, part.to_json())
+  return Images(train), Images(kept_out)

@@ -1,0 +1,78 @@
+"""Trainings in miniature; as a program, one process of a training:
+
+    python tests/small_runs.py FOLDER TRANSFORM BATCH_SIZE [COORDINATOR PROCESSES INDEX]
+
+trains in FOLDER/run on the images of FOLDER and writes the parameters to FOLDER/params.npz.
+"""  # fmt: skip
+
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import train
+from adaconv_jax.checkpoint import Checkpoints
+from adaconv_jax.stylizer import init_params, make_model
+from configs import adaconv, adain
+
+NUM_STEPS = 4
+
+
+def write_images(folder: Path, count: int = 5) -> None:
+  """Writes `count` contents and styles of smooth noise, 72 to 80 pixels wide."""
+  rng = np.random.default_rng(0)
+  for kind in ("content", "style"):
+    (folder / kind).mkdir(parents=True)
+    for index in range(count):
+      noise = Image.fromarray(rng.integers(0, 256, (9, 10, 3), np.uint8))
+      noise.resize((72 + 2 * index, 72), Image.Resampling.BICUBIC).save(
+        folder / kind / f"{index}.png"
+      )
+
+
+def small_config(folder: Path, transform: str = "adain", batch_size: int = 2):
+  """The transform's config with small images; half of the steps reconstruct."""
+  config = {"adain": adain, "adaconv": adaconv}[transform].get_config()
+  config.num_steps, config.reconstruct_steps = NUM_STEPS, NUM_STEPS // 2
+  config.batch_size = batch_size
+  config.model.vgg = "vgg16"
+  if transform == "adaconv":
+    config.model.settings.update({"style_dim": 8, "encoder_width": 8, "style_size": 64})
+  data = config.data
+  data.content, data.style = str(folder / "content"), str(folder / "style")
+  data.min_size, data.heldout, data.num_workers = 64, 1, 0
+  data.content_resize, data.content_crop = 32, 16
+  data.style_resize = data.style_crop = 64 if transform == "adaconv" else 16
+  config.loss.pixel_weight = 10.0
+  config.loss.style_ramp_steps = 2
+  config.sample_size = 64
+  config.log_every_steps = 1
+  config.sample_every_steps = config.checkpoint_every_steps = 100
+  return config
+
+
+def trained_params(config, workdir: Path) -> dict[str, np.ndarray]:
+  """The parameters of the newest checkpoint, by path."""
+  model = make_model(config.model.transform, config.model.settings.to_dict())
+  template = jax.eval_shape(lambda key: init_params(model, key), jax.random.key(0))
+  with Checkpoints(workdir) as checkpoints:
+    params = checkpoints.restore_params(template)
+  return {jax.tree_util.keystr(k): v for k, v in jax.tree.flatten_with_path(params)[0]}
+
+
+def main(folder: str, transform: str, batch_size: str, *cluster: str) -> None:
+  root = Path(folder)
+  if cluster:
+    jax.distributed.initialize(cluster[0], int(cluster[1]), int(cluster[2]))
+  config = small_config(root, transform, int(batch_size))
+  train.train_and_evaluate(config, root / "run")
+  if jax.process_index() == 0:
+    np.savez(root / "params.npz", **trained_params(config, root / "run"))
+
+
+if __name__ == "__main__":
+  main(*sys.argv[1:])

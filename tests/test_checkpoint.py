@@ -1,0 +1,95 @@
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from adaconv_jax.checkpoint import CheckpointError, Checkpoints
+from adaconv_jax.training import TrainState
+
+
+def state(step: int, size: int = 500) -> TrainState:
+  rng = np.random.default_rng(step)
+  params = {"decoder": {"kernel": rng.standard_normal((size, 3)).astype(np.float32)}}
+  opt_state = ({"mu": rng.standard_normal(size).astype(np.float32)}, ())
+  return TrainState(np.asarray(step, np.int32), params, opt_state)
+
+
+def save(folder: Path, steps, **options) -> None:
+  with Checkpoints(folder, **options) as checkpoints:
+    for step in steps:
+      checkpoints.save(state(step))
+
+
+def assert_equal(got: TrainState, expected: TrainState) -> None:
+  assert got.step == expected.step
+  kernels = [s.params["decoder"]["kernel"] for s in (got, expected)]
+  assert kernels[0].tobytes() == kernels[1].tobytes()
+  assert got.opt_state[0]["mu"].tobytes() == expected.opt_state[0]["mu"].tobytes()
+  assert isinstance(got.opt_state, tuple) and got.opt_state[1] == ()
+
+
+def damage(folder: Path, step: int, part: str = "") -> None:
+  """Flips one bit in the middle of every large file of a checkpoint."""
+  files = [p for p in (folder / "checkpoints" / str(step)).rglob("*") if p.is_file()]
+  files = [p for p in files if part in str(p) and p.stat().st_size > 1000 and "/d/" in str(p)]
+  assert files
+  for path in files:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def test_newest_state_comes_back_bit_for_bit(tmp_path):
+  save(tmp_path, [1, 2])
+  with Checkpoints(tmp_path) as checkpoints:
+    restored = checkpoints.restore(state(0))
+  assert restored is not None
+  assert_equal(restored, state(2))
+
+
+def test_empty_workdir_restores_nothing(tmp_path):
+  with Checkpoints(tmp_path) as checkpoints:
+    assert checkpoints.restore(state(0)) is None
+
+
+def test_newest_and_every_kth_checkpoint_are_kept(tmp_path):
+  save(tmp_path, range(1, 8), keep_last=2, keep_every=3)
+  with Checkpoints(tmp_path) as checkpoints:
+    assert {3, 6, 7} <= set(checkpoints.steps())
+    assert not {1, 2, 4} & set(checkpoints.steps())
+
+
+def test_flipped_bit_is_noticed_and_the_step_before_is_used(tmp_path, caplog):
+  save(tmp_path, [1, 2])
+  damage(tmp_path, 2)
+  with caplog.at_level(logging.WARNING, "adaconv_jax"), Checkpoints(tmp_path) as checkpoints:
+    restored = checkpoints.restore(state(0))
+  assert restored is not None
+  assert_equal(restored, state(1))
+  assert "step 2" in caplog.text
+
+
+def test_only_damaged_checkpoints_are_an_error_and_never_a_fresh_start(tmp_path):
+  save(tmp_path, [1, 2])
+  damage(tmp_path, 1)
+  damage(tmp_path, 2)
+  with Checkpoints(tmp_path) as checkpoints, pytest.raises(CheckpointError, match="step 2.*step 1"):
+    checkpoints.restore(state(0))
+
+
+def test_checkpoint_of_another_shape_is_an_error_that_names_it(tmp_path):
+  save(tmp_path, [1])
+  with Checkpoints(tmp_path) as checkpoints, pytest.raises(CheckpointError, match="workdir"):
+    checkpoints.restore(state(0, size=501))
+
+
+def test_parameters_restore_without_the_optimizer(tmp_path):
+  save(tmp_path, [1, 2])
+  with Checkpoints(tmp_path) as checkpoints:
+    newest = checkpoints.restore_params(state(0).params)
+    first = checkpoints.restore_params(state(0).params, step=1)
+    with pytest.raises(CheckpointError, match=r"step 3.*\[1, 2\]"):
+      checkpoints.restore_params(state(0).params, step=3)
+  np.testing.assert_array_equal(newest["decoder"]["kernel"], state(2).params["decoder"]["kernel"])
+  np.testing.assert_array_equal(first["decoder"]["kernel"], state(1).params["decoder"]["kernel"])

@@ -1,0 +1,121 @@
+"""The decoder against NumPy, and its published shape."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from adaconv_jax.decoder import SCALES, Decoder, near_identity, upsample
+
+# Huang & Belongie's decoder, coarse to fine, as AdaConv's blocks divide it: 1, 4, 2, 2.
+PUBLISHED = [
+  [(512, 256)],
+  [(256, 256), (256, 256), (256, 256), (256, 128)],
+  [(128, 128), (128, 64)],
+  [(64, 64), (64, 3)],
+]
+
+
+def shapes(size=(2, 3), n=1):
+  features = jax.ShapeDtypeStruct((n, *size, 512), jnp.float32)
+  return jax.eval_shape(Decoder().init_with_output, jax.random.key(0), features)
+
+
+def random_params(seed: int = 0) -> dict:
+  rng = np.random.default_rng(seed)
+
+  def leaf(x):
+    deviation = np.sqrt(2 / np.prod(x.shape[:-1])) if len(x.shape) > 1 else 0.2
+    return (deviation * rng.standard_normal(x.shape)).astype(np.float32)
+
+  return jax.tree.map(leaf, shapes()[1]["params"])
+
+
+def decode_loops(params: dict, features: np.ndarray, before_scale=None) -> np.ndarray:
+  """In float64, tap by tap, walking the published list."""
+  x = features.astype(np.float64)
+  for scale, convolutions in enumerate(PUBLISHED):
+    if scale:
+      x = x.repeat(2, axis=1).repeat(2, axis=2)
+    x = x if before_scale is None else before_scale(scale, x)
+    for index, (c_in, c_out) in enumerate(convolutions, 1):
+      kernel, bias = (params[f"conv{4 - scale}_{index}"][name] for name in ("kernel", "bias"))
+      assert kernel.shape == (3, 3, c_in, c_out)
+      h, w = x.shape[1:3]
+      padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
+      taps = (padded[:, i : i + h, j : j + w] @ kernel[i, j] for i in range(3) for j in range(3))
+      x = sum(taps) + bias
+      x = x if c_out == 3 else np.maximum(x, 0)
+  return x
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1, 2), (2, 3, 5, 4)])
+def test_upsample_repeats_pixels(shape):
+  x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+  np.testing.assert_array_equal(upsample(jnp.asarray(x)), x.repeat(2, 1).repeat(2, 2))
+
+
+def test_gradient_of_upsample_sums_each_pixel_s_copies():
+  x, g = np.zeros((1, 2, 3, 2), np.float32), np.arange(48, dtype=np.float32).reshape(1, 4, 6, 2)
+  (got,) = jax.vjp(upsample, x)[1](g)
+  np.testing.assert_array_equal(got, g.reshape(1, 2, 2, 3, 2, 2).sum((2, 4)))
+
+
+def test_decoder_equals_numpy_and_is_linear_at_the_end():
+  params = random_params()
+  features = np.random.default_rng(1).uniform(0, 5, (2, 1, 2, 512)).astype(np.float32)
+  expected = decode_loops(params, features)
+  got = jax.jit(Decoder().apply)({"params": params}, features)
+  assert got.shape == (2, 8, 16, 3)
+  assert expected.min() < 0 and expected.max() > 1
+  np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+def test_before_scale_replaces_what_enters_every_scale():
+  params, seen = random_params(), []
+  features = np.abs(np.random.default_rng(1).normal(size=(1, 1, 1, 512))).astype(np.float32)
+
+  def shifted(scale, x):
+    seen.append((scale, x.shape))
+    return x * (scale + 1) - 0.5
+
+  expected = decode_loops(params, features, shifted)
+  expected_calls, seen = seen, []
+  got = jax.jit(lambda p, x: Decoder().apply({"params": p}, x, shifted))(params, features)
+  assert seen == expected_calls == [(i, (1, 2**i, 2**i, SCALES[i][0])) for i in range(4)]
+  np.testing.assert_allclose(np.asarray(got), expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("size", [(1, 1), (64, 95)])
+def test_the_image_is_eight_times_as_large(size):
+  out, _ = shapes(size, n=8)
+  assert out.shape == (8, 8 * size[0], 8 * size[1], 3)
+
+
+def test_the_decoder_is_the_published_one_with_3_5_million_parameters():
+  params = shapes()[1]["params"]
+  expected = {
+    f"conv{4 - scale}_{index}": {"kernel": (3, 3, *channels), "bias": channels[1:]}
+    for scale, convolutions in enumerate(PUBLISHED)
+    for index, channels in enumerate(convolutions, 1)
+  }
+  assert jax.tree.map(lambda x: x.shape, params) == expected
+  assert round(sum(x.size for x in jax.tree.leaves(params)) / 1e6, 1) == 3.5
+  assert [len(widths) for _, widths in SCALES] == [1, 4, 2, 2]
+
+
+def test_kernels_start_near_the_identity_where_the_channels_allow_it():
+  key = jax.random.key(0)
+  xavier = np.asarray(jax.nn.initializers.xavier_uniform()(key, (3, 3, 4, 4)))
+  square = np.asarray(near_identity(key, (3, 3, 4, 4))) - 0.1 * xavier
+  expected = np.zeros((3, 3, 4, 4))
+  expected[1, 1] = np.eye(4)
+  np.testing.assert_allclose(square, expected, atol=1e-6)
+  other = jax.nn.initializers.xavier_uniform()(key, (3, 3, 4, 6))
+  np.testing.assert_array_equal(near_identity(key, (3, 3, 4, 6)), other)
+
+
+def test_the_first_pictures_are_grey_with_a_little_noise():
+  features = np.abs(np.random.default_rng(0).normal(size=(1, 1, 2, 512))).astype(np.float32)
+  image, _ = jax.jit(Decoder().init_with_output)(jax.random.key(0), features)
+  assert 0 < np.abs(np.asarray(image) - 0.5).max() < 0.1

@@ -1,0 +1,187 @@
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import small_runs
+from small_runs import NUM_STEPS, small_config, trained_params, write_images
+
+import train
+from adaconv_jax import images
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+  path = tmp_path_factory.mktemp("data")
+  write_images(path)
+  return path
+
+
+@pytest.fixture(scope="module")
+def unbroken(folder) -> dict[str, np.ndarray]:
+  config = small_config(folder)
+  assert train.train_and_evaluate(config, folder / "unbroken") == NUM_STEPS
+  return trained_params(config, folder / "unbroken")
+
+
+def run(*args, devices: int = 1, **environment: str) -> subprocess.Popen:
+  environment = {
+    **os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices), "XLA_FLAGS": "",
+    **environment,
+  }  # fmt: skip
+  return subprocess.Popen(
+    [sys.executable, *map(str, args)], cwd=ROOT, env=environment,
+    stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+  )  # fmt: skip
+
+
+def finish(*processes: subprocess.Popen) -> list[str]:
+  outputs = [process.communicate(timeout=600)[0] for process in processes]
+  for process, output in zip(processes, outputs, strict=True):
+    assert process.returncode == 0, output
+  return outputs
+
+
+def test_run_writes_config_versions_hashes_metrics_and_samples(folder, unbroken):
+  workdir = folder / "unbroken"
+  assert json.loads((workdir / "config.json").read_text())["batch_size"] == 2
+  assert "jax" in json.loads((workdir / "versions.json").read_text())
+  assert json.loads((workdir / "vgg.json").read_text())["arch"] == "vgg16"
+  manifests = [
+    json.loads((workdir / "data" / f"content_{part}.json").read_text())
+    for part in ("train", "heldout")
+  ]
+  names = [{name for name, _ in manifest["kept"]} for manifest in manifests]
+  assert [len(kept) for kept in names] == [4, 1] and not names[0] & names[1]
+  metrics = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+  assert [m["step"] for m in metrics] == [1, 2, 3, 4]
+  assert all(np.isfinite(m["loss"]) for m in metrics)
+  assert ["pixel_loss" in m for m in metrics] == [True, True, False, False]
+  sheet = images.load(workdir / "samples" / f"{NUM_STEPS:07d}.png")
+  assert sheet.shape == (64 * 2 + 4, 64 * 2 + 4, 3)
+  assert list((workdir / "tensorboard").glob("events.out.tfevents.*"))
+
+
+def test_training_lowers_the_pixel_loss(folder):
+  config = small_config(folder)
+  config.num_steps = config.reconstruct_steps = 25
+  config.optimizer.learning_rate = 1e-3
+  train.train_and_evaluate(config, folder / "learns")
+  lines = (folder / "learns" / "metrics.jsonl").read_text().splitlines()
+  pixel = [json.loads(line)["pixel_loss"] for line in lines]
+  assert np.mean(pixel[-5:]) < 0.8 * np.mean(pixel[:5])
+
+
+def test_interrupted_and_resumed_run_equals_an_unbroken_one_bit_for_bit(
+  folder, unbroken, monkeypatch
+):
+  config, workdir = small_config(folder), folder / "resumed"
+  monkeypatch.setattr(train.StopRequest, "reached", lambda self, step: step in (1, 3))
+  assert train.train_and_evaluate(config, workdir) == 1
+  assert train.train_and_evaluate(config, workdir) == 3
+  assert train.train_and_evaluate(config, workdir) == NUM_STEPS
+  resumed = trained_params(config, workdir)
+  assert resumed.keys() == unbroken.keys()
+  for name, value in unbroken.items():
+    assert value.tobytes() == resumed[name].tobytes(), name
+
+
+def test_workdir_of_another_model_is_refused(folder, unbroken):
+  with pytest.raises(ValueError, match="another --workdir"):
+    train.train_and_evaluate(small_config(folder, "adaconv"), folder / "unbroken")
+
+
+def test_missing_images_are_an_error_that_names_the_setting(tmp_path):
+  config = small_config(tmp_path)
+  config.data.style = ""
+  (tmp_path / "content").mkdir()
+  with pytest.raises(ValueError, match="content"):
+    train.train_and_evaluate(config, tmp_path / "run")
+
+
+def test_loss_that_is_not_finite_stops_the_run_and_saves_nothing(folder):
+  config = small_config(folder)
+  config.optimizer.learning_rate = float("inf")
+  with pytest.raises(FloatingPointError, match="learning_rate"):
+    train.train_and_evaluate(config, folder / "diverged")
+  assert not [p for p in (folder / "diverged" / "checkpoints").iterdir() if p.name.isdigit()]
+
+
+def test_misspelt_setting_is_refused_with_a_suggestion():
+  command = ["train.py", "--config", "configs/quickstart.py", "--workdir", "never"]
+  process = run(*command, "--config.optimizer.learning_rat=1")
+  output, _ = process.communicate(timeout=120)
+  assert process.returncode == 1
+  assert 'Did you mean "learning_rate"' in output and "Traceback" not in output
+  assert not (ROOT / "never").exists()
+
+
+@pytest.mark.slow
+def test_sigterm_saves_exits_with_zero_and_the_run_can_go_on(tmp_path):
+  write_images(tmp_path)
+  command = [
+    "train.py", "--config", "configs/quickstart.py", "--workdir", tmp_path / "run",
+    f"--config.data.content={tmp_path}/content", f"--config.data.style={tmp_path}/style",
+    "--config.data.min_size=64", "--config.data.content_resize=32", "--config.data.content_crop=16",
+    "--config.data.style_resize=64", "--config.data.style_crop=64", "--config.sample_size=64",
+    "--config.model.settings.style_size=64", "--config.log_every_steps=1", "--config.batch_size=1",
+    "--config.data.heldout=1", "--config.reconstruct_steps=0", "--config.num_steps=100000",
+  ]  # fmt: skip
+  metrics = tmp_path / "run" / "metrics.jsonl"
+  process = run(*command)
+  deadline = time.monotonic() + 300
+  while not metrics.exists() and process.poll() is None and time.monotonic() < deadline:
+    time.sleep(0.2)
+  process.send_signal(signal.SIGTERM)
+  (output,) = finish(process)
+  steps = [int(p.name) for p in (tmp_path / "run" / "checkpoints").iterdir() if p.name.isdigit()]
+  assert len(steps) == 1 and f"saved step {steps[0]}" in output
+  (output,) = finish(run(*command[:-1], f"--config.num_steps={steps[0] + 1}"))
+  assert f"from step {steps[0]}" in output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("transform", ["adain", "adaconv"])
+def test_eight_devices_train_the_same_parameters_as_one(tmp_path, transform):
+  results = []
+  for devices in (1, 8):
+    folder = tmp_path / str(devices)
+    write_images(folder)
+    finish(run(small_runs.__file__, folder, transform, 8, devices=devices))
+    results.append(dict(np.load(folder / "params.npz")))
+  assert_close(*results)
+
+
+@pytest.mark.slow
+def test_two_processes_with_two_devices_train_the_same_parameters_as_one(tmp_path):
+  write_images(tmp_path / "one")
+  write_images(tmp_path / "two")
+  finish(run(small_runs.__file__, tmp_path / "one", "adaconv", 4))
+  with socket.socket() as probe:
+    probe.bind(("127.0.0.1", 0))
+    address = f"127.0.0.1:{probe.getsockname()[1]}"
+  finish(
+    *(
+      run(small_runs.__file__, tmp_path / "two", "adaconv", 4, address, 2, index, devices=2)
+      for index in range(2)
+    )
+  )
+  assert_close(*(dict(np.load(tmp_path / name / "params.npz")) for name in ("one", "two")))
+
+
+def assert_close(expected: dict[str, np.ndarray], got: dict[str, np.ndarray]) -> None:
+  """Equal up to the order of sums: Adam turns a gradient's rounding near zero into its sign."""
+  assert expected.keys() == got.keys()
+  moved = NUM_STEPS * 1e-4  # what Adam can move a parameter by
+  for name, value in expected.items():
+    difference = np.abs(value - got[name])
+    assert np.mean(difference) < 0.01 * moved, name
+    assert np.mean(difference > 0.1 * moved) < 0.01, name

@@ -1,0 +1,144 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from small_models import SETTINGS, small_stylizer
+
+from adaconv_jax import losses, training
+from adaconv_jax.stylizer import make_model
+from adaconv_jax.vgg import ENCODER_LAYER, STYLE_LAYERS, VGG
+
+WEIGHTS = training.LossWeights(
+  content=1.5, style=7.0, layers={"relu1_1": 1.0, "relu4_1": 0.5}, pixel=3.0, style_ramp_steps=4
+)
+
+
+def batch(size=2, seed=0):
+  rng = np.random.default_rng(seed)
+  return {
+    "content": rng.integers(0, 256, (size, 16, 16, 3), np.uint8),
+    "style": rng.integers(0, 256, (size, 64, 64, 3), np.uint8),
+  }
+
+
+def test_published_schedule_divides_by_one_plus_decay_times_step():
+  schedule = training.make_schedule(
+    1e-4, warmup_steps=0, decay="inverse_time", decay_rate=5e-5, num_steps=160_000
+  )
+  assert np.isclose(schedule(0), 1e-4)
+  assert np.isclose(schedule(20_000), 1e-4 / 2)
+  assert np.isclose(schedule(160_000), 1e-4 / 9)
+
+
+def test_warmup_grows_linearly_and_cosine_ends_at_zero():
+  schedule = training.make_schedule(
+    1.0, warmup_steps=4, decay="cosine", decay_rate=0.0, num_steps=1000
+  )
+  assert np.allclose([float(schedule(i)) for i in range(4)], [0.25, 0.5, 0.75, 1.0], atol=1e-4)
+  assert np.isclose(schedule(500), 0.5, atol=1e-6)
+  assert np.isclose(schedule(1000), 0.0, atol=1e-6)
+
+
+def test_unknown_decay_is_refused_by_name():
+  with pytest.raises(ValueError, match="optimizer.decay.*'linear'"):
+    training.make_schedule(1.0, warmup_steps=0, decay="linear", decay_rate=0.0, num_steps=1)
+
+
+@pytest.mark.parametrize("clip_norm", [0.0, 10.0])
+def test_optimizer_is_adam_on_gradients_clipped_to_a_global_norm(clip_norm):
+  params = {"a": jnp.zeros(3), "b": jnp.zeros(())}
+  # Adam's first step forgets the gradient's size, so the second one tells whether it was clipped.
+  steps = [{"a": jnp.full(3, 100.0), "b": jnp.ones(())}, {"a": jnp.ones(3), "b": jnp.ones(())}]
+  tx, plain = training.make_optimizer(lambda step: 0.1, clip_norm), optax.adam(0.1)
+  state, plain_state = tx.init(params), plain.init(params)
+  for grads in steps:
+    norm = float(np.sqrt(sum(np.sum(np.square(g)) for g in jax.tree.leaves(grads))))
+    scale = min(1.0, clip_norm / norm) if clip_norm else 1.0
+    clipped = jax.tree.map(lambda g, scale=scale: g * scale, grads)
+    updates, state = tx.update(grads, state)
+    expected, plain_state = plain.update(clipped, plain_state)
+    for name in params:
+      np.testing.assert_allclose(updates[name], expected[name], rtol=1e-5)
+
+
+def test_batch_that_does_not_divide_over_the_devices_is_refused(monkeypatch):
+  monkeypatch.setattr(jax, "device_count", lambda: 8)
+  monkeypatch.setattr(jax, "process_count", lambda: 2)
+  with pytest.raises(ValueError, match=r"config\.batch_size.*8 devices, got 12; use 8 or 16"):
+    training.process_batch_size(12)
+  with pytest.raises(ValueError, match="got 3; use 8"):
+    training.process_batch_size(3)
+  assert training.process_batch_size(16) == 8
+
+
+@pytest.mark.parametrize("transform", ["adain", "adaconv"])
+def test_transfer_loss_is_the_papers_sum(transform):
+  stylizer, data = small_stylizer(transform), batch()
+  loss = training.make_loss(stylizer.model, stylizer.vgg, WEIGHTS, reconstruct=False)
+  total, metrics = jax.jit(loss)(stylizer.params, stylizer.vgg_params, data, 0.5)
+
+  @jax.jit
+  def parts(content, style):
+    def features(x):
+      return stylizer.vgg.apply({"params": stylizer.vgg_params}, x, STYLE_LAYERS)
+
+    def apply(*args, method):
+      return stylizer.model.apply({"params": stylizer.params}, *args, method=method)
+
+    f_c, f_s = features(content), features(style)
+    code = apply(f_s[ENCODER_LAYER], method="encode_style")
+    target = apply(f_c[ENCODER_LAYER], code, method="content_target")
+    f_o = features(apply(target, code, method="decode"))
+    return (
+      losses.content_loss(f_o[ENCODER_LAYER], target),
+      losses.style_loss(f_o, f_s, WEIGHTS.layers),
+    )
+
+  content, style = parts(*(jnp.asarray(data[k]) / 255 for k in ("content", "style")))
+  np.testing.assert_allclose(metrics["content_loss"], content, rtol=1e-4)
+  np.testing.assert_allclose(metrics["style_loss"], style, rtol=1e-4)
+  np.testing.assert_allclose(total, 1.5 * content + 7.0 * 0.5 * style, rtol=1e-4)
+
+
+def test_reconstruction_loss_ignores_the_styles_and_adds_the_pixels():
+  stylizer, data = small_stylizer("adain"), batch()
+  loss = jax.jit(training.make_loss(stylizer.model, stylizer.vgg, WEIGHTS, reconstruct=True))
+  total, metrics = loss(stylizer.params, stylizer.vgg_params, data, 1.0)
+  other, _ = loss(stylizer.params, stylizer.vgg_params, data | {"style": batch(2, 1)["style"]}, 1.0)
+  assert total == other
+  assert "style_loss" not in metrics
+  np.testing.assert_allclose(
+    total, 1.5 * metrics["content_loss"] + 3.0 * metrics["pixel_loss"], rtol=1e-6
+  )
+
+
+def test_step_moves_all_parameters_and_the_style_weight_ramps_up_after_reconstruction():
+  model, vgg = make_model("adaconv", SETTINGS["adaconv"]), VGG("vgg16")
+  stylizer = small_stylizer("adaconv")
+
+  def schedule(step):
+    return 0.0 * step + 1e-3
+
+  tx = training.make_optimizer(schedule, 10.0)
+  step = training.make_train_step(model, vgg, tx, schedule, WEIGHTS, reconstruct_steps=1)
+  params = jax.tree.map(jnp.asarray, stylizer.params)
+  before = jax.tree.map(np.asarray, params)
+  first = training.TrainState(jnp.ones((), jnp.int32), params, tx.init(params))
+  state = training.replicate(first)
+  vgg_params = training.replicate(stylizer.vgg_params)
+  ramp = []
+  for _ in range(2):
+    state, metrics = step(state, vgg_params, training.shard(batch(jax.local_device_count())))
+    values = {name: float(training.fetch(value)) for name, value in metrics.items()}
+    rest = values["loss"] - WEIGHTS.content * values["content_loss"]
+    ramp.append(rest / (WEIGHTS.style * values["style_loss"]))
+    assert np.isclose(values["learning_rate"], 1e-3)
+  np.testing.assert_allclose(ramp, [0.25, 0.5], rtol=1e-3)
+  after = training.fetch(state)
+  assert int(after.step) == 3
+  for path, leaf in jax.tree.flatten_with_path(after.params)[0]:
+    old = before
+    for key in path:
+      old = old[key.key]
+    assert not np.array_equal(leaf, old), jax.tree_util.keystr(path)

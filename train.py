@@ -1,0 +1,253 @@
+"""Trains AdaIN or AdaConv.
+
+    python train.py --config configs/quickstart.py --workdir runs/first
+    python train.py --config configs/adaconv.py --config.data.content=DIR --config.data.style=DIR \
+      --workdir DIR
+
+A run that was stopped goes on when the same command is given again.
+"""
+
+import contextlib
+import importlib.util
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from absl import app, flags
+from absl import logging as absl_logging
+from jax.experimental import multihost_utils
+from ml_collections import ConfigDict, config_flags
+
+from adaconv_jax import vgg_weights
+from adaconv_jax.checkpoint import CheckpointError, Checkpoints
+from adaconv_jax.data import CropSpec, load_images, make_batches
+from adaconv_jax.progress import Progress
+from adaconv_jax.stylizer import Stylizer, make_model
+from adaconv_jax.training import (
+  LossWeights,
+  create_state,
+  fetch,
+  make_optimizer,
+  make_schedule,
+  make_train_step,
+  process_batch_size,
+  replicate,
+  shard,
+)
+from adaconv_jax.vgg import VGG
+from adaconv_jax.workdir import prepare_images, write_record
+
+log = logging.getLogger("adaconv_jax.train")
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, such as configs/adaconv.py.")
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder for checkpoints, logs and samples.")
+DISTRIBUTED = flags.DEFINE_enum(
+  "distributed",
+  "auto",
+  ["auto", "on", "off"],
+  "Train on several hosts together: auto does so on Cloud TPU; on needs a cluster that JAX knows, "
+  "or the three flags below.",
+)
+COORDINATOR = flags.DEFINE_string("coordinator", None, "Address and port of the first process.")
+NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Number of processes.")
+PROCESS_ID = flags.DEFINE_integer("process_id", None, "This process's number, from 0.")
+
+
+def train_and_evaluate(config: ConfigDict, workdir: Path) -> int:
+  """Runs the training that `config` describes, from the newest checkpoint in `workdir` if any.
+
+  Returns:
+    The number of steps done, less than `config.num_steps` when SIGTERM or Ctrl-C stopped the run;
+    it is saved in any case.
+
+  Raises:
+    ValueError: a setting is impossible, or the workdir holds another model's run.
+    FloatingPointError: the loss is not finite.
+  """
+  stop = StopRequest()
+
+  # Model.
+  per_process = process_batch_size(config.batch_size)
+  model = make_model(config.model.transform, config.model.settings.to_dict())
+  vgg = VGG(config.model.vgg, config.model.vgg_padding)
+  vgg_params, vgg_info = vgg_weights.load(config.model.vgg, config.model.vgg_weights or None)
+  write_record(workdir, config.to_dict(), vgg_info)
+
+  # Data.
+  data = config.data
+  content, style = (
+    prepare_images(
+      workdir, role, spec, min_size=data.min_size, heldout=data.heldout, seed=config.seed
+    )
+    for role, spec in (("content", data.content), ("style", data.style))
+  )
+  samples = [load_images(heldout, config.sample_size) for _, heldout in (content, style)]
+
+  # State.
+  optimizer = config.optimizer
+  schedule = make_schedule(
+    optimizer.learning_rate,
+    warmup_steps=optimizer.warmup_steps,
+    decay=optimizer.decay,
+    decay_rate=optimizer.decay_rate,
+    num_steps=config.num_steps,
+  )
+  tx = make_optimizer(schedule, optimizer.clip_norm)
+  weights = LossWeights(
+    content=config.loss.content_weight,
+    style=config.loss.style_weight,
+    layers=config.loss.style_layers.to_dict(),
+    pixel=config.loss.pixel_weight,
+    style_ramp_steps=config.loss.style_ramp_steps,
+  )
+  reconstruct_step, transfer_step = (
+    make_train_step(
+      model,
+      vgg,
+      tx,
+      schedule,
+      weights,
+      reconstruct_steps=config.reconstruct_steps,
+      reconstruct=reconstruct,
+    )
+    for reconstruct in (True, False)
+  )
+  state = create_state(model, tx, jax.random.key(config.seed))
+
+  with contextlib.ExitStack() as stack:
+    checkpoints = stack.enter_context(
+      Checkpoints(workdir, keep_last=config.keep_last, keep_every=config.keep_every_steps)
+    )
+    state = checkpoints.restore(state) or state
+    start_step = int(state.step)
+    log.info("training on %d devices from step %d", jax.device_count(), start_step)
+    state, replicated_vgg = replicate(state), replicate(vgg_params)
+    batches = make_batches(
+      content[0],
+      style[0],
+      content_crop=CropSpec(data.content_resize, data.content_crop, flip=True),
+      style_crop=CropSpec(data.style_resize, data.style_crop),
+      batch_size=per_process,
+      seed=config.seed,
+      start_step=start_step,
+      process_index=jax.process_index(),
+      process_count=jax.process_count(),
+      num_workers=data.num_workers,
+    )
+    stack.enter_context(contextlib.closing(batches))
+    progress = Progress(
+      workdir,
+      start_step=start_step,
+      num_steps=config.num_steps,
+      batch_size=config.batch_size,
+      log_every_steps=config.log_every_steps,
+    )
+    stack.enter_context(contextlib.closing(progress))
+
+    # Loop.
+    step = start_step
+    while step < config.num_steps:
+      batch = shard(next(batches))
+      train_step = reconstruct_step if step < config.reconstruct_steps else transfer_step
+      state, metrics = train_step(state, replicated_vgg, batch)
+      step += 1
+      progress.step(step, metrics)
+      stopping = stop.reached(step)
+      last = step == config.num_steps
+      if step % config.checkpoint_every_steps == 0 or last or stopping:
+        progress.flush()  # a loss that is not finite must not reach a checkpoint
+        checkpoints.save(fetch(state))
+      if (step % config.sample_every_steps == 0 or last) and not stopping:
+        params = jax.tree.map(jnp.asarray, fetch(state.params))
+        progress.grid(step, Stylizer(params, vgg_params, model, vgg), *samples)
+      if stopping:
+        log.warning("stopped by a signal: saved step %d; the same command goes on from it", step)
+        break
+  return step
+
+
+class StopRequest:
+  """Notices SIGTERM (a preempted machine) and Ctrl-C; a second Ctrl-C ends the process at once."""
+
+  def __init__(self):
+    self._asked = False
+    if jax.process_count() == 1:
+      for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, self._ask)
+
+  def _ask(self, number, frame):
+    del frame
+    self._asked = True
+    signal.signal(number, signal.SIG_DFL)
+
+  def reached(self, step: int) -> bool:
+    """Whether to save and stop after `step`; several processes agree on one step."""
+    if jax.process_count() > 1:
+      return multihost_utils.reached_preemption_sync_point(step)
+    return self._asked
+
+
+def connect(distributed: str, coordinator: str | None, processes: int | None, index: int | None):
+  """Joins the processes of several hosts; must come before any other use of JAX.
+
+  Raises:
+    ValueError: only a part of address, number of processes and process number is given.
+  """
+  given = [value is not None for value in (coordinator, processes, index)]
+  if any(given):
+    if not all(given):
+      raise ValueError("--coordinator, --num_processes and --process_id go together")
+    jax.distributed.initialize(coordinator, processes, index)
+  elif distributed == "on" or (distributed == "auto" and _on_cloud_tpu()):
+    jax.distributed.initialize()
+
+
+def _on_cloud_tpu() -> bool:
+  # libtpu alone says little: it is installed to compile for TPUs as well.
+  devices = [*Path("/dev").glob("accel*"), *Path("/dev").glob("vfio/[0-9]*")]
+  return bool(devices) and importlib.util.find_spec("libtpu") is not None
+
+
+def main(argv: list[str]) -> None:
+  """Runs the command line; settings that are impossible end it with one message."""
+  if len(argv) > 1:
+    raise app.UsageError(f"unexpected arguments: {argv[1:]}")
+  # The libraries tell much that is of no use to whoever trains; we tell little.
+  if flags.FLAGS["verbosity"].using_default_value:
+    absl_logging.set_verbosity(absl_logging.WARNING)
+  handler = logging.StreamHandler()
+  handler.setFormatter(logging.Formatter("%(message)s"))
+  ours = logging.getLogger("adaconv_jax")
+  ours.addHandler(handler)
+  ours.setLevel(logging.INFO)
+  ours.propagate = False
+  connect(DISTRIBUTED.value, COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
+  try:
+    step = train_and_evaluate(CONFIG.value, Path(WORKDIR.value))
+  except (ValueError, FileNotFoundError, FloatingPointError, CheckpointError) as error:
+    sys.exit(f"error: {error}")
+  log.info("done: %d steps in %s", step, WORKDIR.value)
+
+
+def cli() -> None:
+  """Entry point of the console command."""
+  # `python train.py` finds the configs that others import; the installed command needs this for it.
+  sys.path.append(os.getcwd())
+  flags.mark_flags_as_required(["config", "workdir"])
+  app.run(main, flags_parser=_parse_flags)
+
+
+def _parse_flags(argv: list[str]) -> list[str]:
+  try:
+    return app.parse_flags_with_usage(argv)
+  except (AttributeError, KeyError, TypeError, FileNotFoundError) as error:
+    # ConfigDict raises these for unknown keys and wrong types; the text suggests the right name.
+    sys.exit(f"error: --config: {error}")
+
+
+if __name__ == "__main__":
+  cli()
