@@ -18,7 +18,6 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 from absl import app, flags
-from absl import logging as absl_logging
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict, config_flags
 
@@ -80,12 +79,13 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> int:
   # Data.
   data = config.data
   content, style = (
-    prepare_images(
-      workdir, role, spec, min_size=data.min_size, heldout=data.heldout, seed=config.seed
+    prepare_images(workdir, role, spec, min_size=data.min_size, heldout=heldout, seed=config.seed)
+    for role, spec, heldout in (
+      ("content", data.content, data.heldout_content),
+      ("style", data.style, data.heldout_style),
     )
-    for role, spec in (("content", data.content), ("style", data.style))
   )
-  samples = [load_images(heldout, config.sample_size) for _, heldout in (content, style)]
+  samples = [load_images(shown, config.sample_size) for _, shown in (content, style)]
 
   # State.
   optimizer = config.optimizer
@@ -217,8 +217,8 @@ def main(argv: list[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f"unexpected arguments: {argv[1:]}")
   # The libraries tell much that is of no use to whoever trains; we tell little.
-  if flags.FLAGS["verbosity"].using_default_value:
-    absl_logging.set_verbosity(absl_logging.WARNING)
+  for name in (None, "absl"):
+    logging.getLogger(name).setLevel(logging.WARNING)
   handler = logging.StreamHandler()
   handler.setFormatter(logging.Formatter("%(message)s"))
   ours = logging.getLogger("adaconv_jax")

@@ -6,6 +6,7 @@ vgg.json           which VGG weights, with their hashes
 data/*.json        the images of content and style: training, held out, skipped and why
 """
 
+import dataclasses
 import importlib.metadata
 import json
 import logging
@@ -69,11 +70,12 @@ def prepare_images(
     role: "content" or "style".
     spec: a folder or "tfds:..."; see `sources.open_source`.
     min_size: images with a shorter side below this are skipped.
-    heldout: number of images kept out of training for the sample grids.
+    heldout: number of images kept out of training for the sample grids; may be 0.
     seed: chooses them.
 
   Returns:
-    The training images and the held-out ones.
+    The training images, and those for the sample grids: the held-out ones, or the first four
+    training images where none are held out.
   """
   if not spec:
     raise ValueError(
@@ -82,12 +84,13 @@ def prepare_images(
     )
   paths = [workdir / "data" / f"{role}_{part}.json" for part in ("train", "heldout")]
   if all(path.exists() for path in paths):
-    manifests = [Manifest.from_json(path.read_text()) for path in paths]
-    log.info("%s", manifests[0].report())
-    return Images(manifests[0], spec=spec), Images(manifests[1], spec=spec)
-  manifest = scan(open_source(spec, role=role), role=role, min_size=min_size)
-  log.info("%s", manifest.report())
-  train, kept_out = split_heldout(manifest, heldout, seed)
-  for path, part in zip(paths, (train, kept_out), strict=True):
-    write_text(path, part.to_json())
-  return Images(train), Images(kept_out)
+    train, kept_out = (Manifest.from_json(path.read_text()) for path in paths)
+  else:
+    train, kept_out = split_heldout(
+      scan(open_source(spec, role=role), role=role, min_size=min_size), heldout, seed
+    )
+    for path, part in zip(paths, (train, kept_out), strict=True):
+      write_text(path, part.to_json())
+  log.info("%s", train.report())
+  shown = kept_out if kept_out.kept else dataclasses.replace(train, kept=train.kept[:4])
+  return Images(train, spec=spec), Images(shown, spec=spec)

@@ -35,7 +35,8 @@ def get_config() -> ConfigDict:
   config.data.content = ""  # a folder, or tfds:DIR[:split]
   config.data.style = ""
   config.data.min_size = 256  # skip images with a shorter side below; not in the paper
-  config.data.heldout = 4  # of each kind, for the sample grids
+  config.data.heldout_content = 4  # kept out of training, for the sample grids
+  config.data.heldout_style = 4  # 0: show training images
   config.data.content_resize = 512  # shorter side
   config.data.content_crop = 256
   config.data.style_resize = 512

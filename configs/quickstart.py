@@ -15,26 +15,30 @@ def get_config() -> ConfigDict:
   """Returns AdaConv's config, small, and with the example images and the packaged VGG-16."""
   config = adaconv.get_config().unlock()
   config.batch_size = 4
-  config.num_steps = 300
-  config.reconstruct_steps = 100
+  config.num_steps = 320
+  config.reconstruct_steps = 140
   config.model.vgg = "vgg16"
-  config.model.settings.update({"style_dim": 64, "encoder_width": 128, "style_size": 128})
+  config.model.settings.update({"style_dim": 64, "encoder_width": 128, "style_size": 96})
   config.data.content = "examples/content"
   config.data.style = "examples/style"
-  config.data.min_size = 128
-  config.data.heldout = 2
-  config.data.content_resize = 160
-  config.data.content_crop = 96
-  config.data.style_resize = 160
-  config.data.style_crop = 128
+  config.data.min_size = 112
+  config.data.heldout_content = 2
+  config.data.heldout_style = 0
+  config.data.content_resize = 112
+  config.data.content_crop = 80
+  config.data.style_resize = 128
+  config.data.style_crop = 96
   config.data.num_workers = 0
-  config.loss.style_ramp_steps = 50
-  config.loss.pixel_weight = 500.0
-  config.optimizer.learning_rate = 1e-3
+  # So soon, the deep layers' statistics would be met with blotches in place of the content.
+  config.loss.style_weight = 3.0
+  config.loss.style_layers.update({"relu3_1": 0.3, "relu4_1": 0.1})
+  config.loss.style_ramp_steps = 30
+  config.loss.pixel_weight = 1000.0
+  config.optimizer.learning_rate = 6e-4
   config.optimizer.warmup_steps = 20
   config.optimizer.decay = "cosine"
   config.log_every_steps = 10
-  config.sample_every_steps = 100
+  config.sample_every_steps = 80
   config.sample_size = 192
-  config.checkpoint_every_steps = 100
+  config.checkpoint_every_steps = 80
   return config.lock()

@@ -44,7 +44,8 @@ def small_config(folder: Path, transform: str = "adain", batch_size: int = 2):
     config.model.settings.update({"style_dim": 8, "encoder_width": 8, "style_size": 64})
   data = config.data
   data.content, data.style = str(folder / "content"), str(folder / "style")
-  data.min_size, data.heldout, data.num_workers = 64, 1, 0
+  data.min_size, data.num_workers = 64, 0
+  data.heldout_content = data.heldout_style = 1
   data.content_resize, data.content_crop = 32, 16
   data.style_resize = data.style_crop = 64 if transform == "adaconv" else 16
   config.loss.pixel_weight = 10.0

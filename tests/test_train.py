@@ -133,7 +133,7 @@ def test_sigterm_saves_exits_with_zero_and_the_run_can_go_on(tmp_path):
     "--config.data.min_size=64", "--config.data.content_resize=32", "--config.data.content_crop=16",
     "--config.data.style_resize=64", "--config.data.style_crop=64", "--config.sample_size=64",
     "--config.model.settings.style_size=64", "--config.log_every_steps=1", "--config.batch_size=1",
-    "--config.data.heldout=1", "--config.reconstruct_steps=0", "--config.num_steps=100000",
+    "--config.data.heldout_content=1", "--config.reconstruct_steps=0", "--config.num_steps=100000",
   ]  # fmt: skip
   metrics = tmp_path / "run" / "metrics.jsonl"
   process = run(*command)
