@@ -25,6 +25,8 @@ def small_stylizer(transform: str, seed: int = 0) -> Stylizer:
     return rng.standard_normal(leaf.shape, np.float32) / np.float32(np.sqrt(fan_in))
 
   params = jax.tree.map(fill, shapes)
+  for name in params.keys() - {"decoder", "style_encoder"}:  # kernels near to those that do nothing
+    params[name] = jax.tree.map(lambda x: x / 10, params[name])
   last = params["decoder"]["conv1_2"]
   last["kernel"], last["bias"] = last["kernel"] / 10, np.full(3, 0.5, np.float32)
   return Stylizer(params, vgg_weights.load("vgg16")[0], model, VGG("vgg16"))
