@@ -14,12 +14,13 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from absl import app, flags
 from jax.experimental import multihost_utils
-from ml_collections import ConfigDict, config_flags
+from ml_collections import config_flags
 
 from adaconv_jax import vgg_weights
 from adaconv_jax.checkpoint import CheckpointError, Checkpoints
@@ -56,8 +57,12 @@ NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Number of processes
 PROCESS_ID = flags.DEFINE_integer("process_id", None, "This process's number, from 0.")
 
 
-def train_and_evaluate(config: ConfigDict, workdir: Path) -> int:
+def train_and_evaluate(config: Any, workdir: Path) -> int:
   """Runs the training that `config` describes, from the newest checkpoint in `workdir` if any.
+
+  Args:
+    config: a ConfigDict as in `configs/`.
+    workdir: where everything is written.
 
   Returns:
     The number of steps done, less than `config.num_steps` when SIGTERM or Ctrl-C stopped the run;
@@ -227,7 +232,7 @@ def main(argv: list[str]) -> None:
   ours.propagate = False
   connect(DISTRIBUTED.value, COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
   try:
-    step = train_and_evaluate(CONFIG.value, Path(WORKDIR.value))
+    step = train_and_evaluate(CONFIG.value, Path(str(WORKDIR.value)))
   except (ValueError, FileNotFoundError, FloatingPointError, CheckpointError) as error:
     sys.exit(f"error: {error}")
   log.info("done: %d steps in %s", step, WORKDIR.value)

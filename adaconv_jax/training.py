@@ -69,11 +69,9 @@ def make_schedule(
   Raises:
     ValueError: unknown `decay`.
   """
+  decayed: optax.Schedule
   if decay == "inverse_time":
-
-    def decayed(step):
-      return learning_rate / (1 + decay_rate * step)
-
+    decayed = lambda step: learning_rate / (1 + decay_rate * step)  # noqa: E731
   elif decay == "cosine":
     decayed = optax.cosine_decay_schedule(learning_rate, max(num_steps, 1))
   else:
@@ -112,11 +110,13 @@ def make_loss(
   """
   layers = tuple(dict.fromkeys((*weights.layers, ENCODER_LAYER)))
 
-  def features(vgg_params, images, layers=layers):
+  def features(vgg_params, images, layers=layers) -> Any:
     return vgg.apply({"params": vgg_params}, images, layers)
 
+  def apply(params, *args, method: str) -> Any:
+    return model.apply({"params": params}, *args, method=method)
+
   def loss(params, vgg_params, batch, style_scale):
-    variables = {"params": params}
     content = batch["content"].astype(jnp.float32) / 255
     style = batch["style"].astype(jnp.float32) / 255
     if reconstruct:
@@ -127,9 +127,9 @@ def make_loss(
 
     content_features = features(vgg_params, content, (ENCODER_LAYER,))[ENCODER_LAYER]
     style_features = features(vgg_params, style)
-    code = model.apply(variables, style_features[ENCODER_LAYER], method="encode_style")
-    target = model.apply(variables, content_features, code, method="content_target")
-    output = model.apply(variables, target, code, method="decode")
+    code = apply(params, style_features[ENCODER_LAYER], method="encode_style")
+    target = apply(params, content_features, code, method="content_target")
+    output = apply(params, target, code, method="decode")
     output_features = features(vgg_params, output)
 
     metrics = {"content_loss": content_loss(output_features[ENCODER_LAYER], target)}

@@ -11,6 +11,8 @@ v5e chip has in bfloat16, would take 1.7 hours; two CPU cores that sustain 0.14 
 are this arithmetic and not measurements.
 """
 
+from typing import Any
+
 from ml_collections import ConfigDict
 
 from configs import adain
@@ -18,7 +20,7 @@ from configs import adain
 
 def get_config() -> ConfigDict:
   """Returns AdaIN's config with AdaConv's model, loss weight and clipping."""
-  config = adain.get_config().unlock()
+  config: Any = adain.get_config().unlock()
   config.model.transform = "adaconv"
   config.model.settings = ConfigDict(
     {

@@ -6,6 +6,8 @@ It learns the eight styles of `examples/style` only, at low resolution; it is a 
 model to keep.
 """
 
+from typing import Any
+
 from ml_collections import ConfigDict
 
 from configs import adaconv
@@ -13,7 +15,7 @@ from configs import adaconv
 
 def get_config() -> ConfigDict:
   """Returns AdaConv's config, small, and with the example images and the packaged VGG-16."""
-  config = adaconv.get_config().unlock()
+  config: Any = adaconv.get_config().unlock()
   config.batch_size = 4
   config.num_steps = 320
   config.reconstruct_steps = 140

@@ -7,6 +7,7 @@ trains in FOLDER/run on the images of FOLDER and writes the parameters to FOLDER
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -34,9 +35,9 @@ def write_images(folder: Path, count: int = 5) -> None:
       )
 
 
-def small_config(folder: Path, transform: str = "adain", batch_size: int = 2):
+def small_config(folder: Path, transform: str = "adain", batch_size: int = 2) -> Any:
   """The transform's config with small images; half of the steps reconstruct."""
-  config = {"adain": adain, "adaconv": adaconv}[transform].get_config()
+  config: Any = {"adain": adain, "adaconv": adaconv}[transform].get_config()
   config.num_steps, config.reconstruct_steps = NUM_STEPS, NUM_STEPS // 2
   config.batch_size = batch_size
   config.model.vgg = "vgg16"
@@ -72,7 +73,8 @@ def main(folder: str, transform: str, batch_size: str, *cluster: str) -> None:
   config = small_config(root, transform, int(batch_size))
   train.train_and_evaluate(config, root / "run")
   if jax.process_index() == 0:
-    np.savez(root / "params.npz", **trained_params(config, root / "run"))
+    params: Any = trained_params(config, root / "run")
+    np.savez(root / "params.npz", **params)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,8 +12,9 @@ from adaconv_jax.training import TrainState
 def state(step: int, size: int = 500) -> TrainState:
   rng = np.random.default_rng(step)
   params = {"decoder": {"kernel": rng.standard_normal((size, 3)).astype(np.float32)}}
+  number: Any = np.asarray(step, np.int32)
   opt_state = ({"mu": rng.standard_normal(size).astype(np.float32)}, ())
-  return TrainState(np.asarray(step, np.int32), params, opt_state)
+  return TrainState(number, params, opt_state)
 
 
 def save(folder: Path, steps, **options) -> None:

@@ -80,7 +80,7 @@ def compare_adaconv(features, k, c_in, c_out, groups):
   weights = random(*features.shape[:2], c_out, seed=1)
   out, gradients = value_and_gradients(functools.partial(adaconv, groups=groups))(args, weights)
   theirs = [images(args[0][None]), kernels(args[1]), kernels(args[2]), tensor(args[3])]
-  expected = torch_adaconv(*theirs, groups)
+  expected = torch_adaconv(theirs[0], theirs[1], theirs[2], theirs[3], groups)
   (expected * images(weights[None])).sum().backward()
   assert_same_images(out[None], expected)
   assert_same_images(gradients[0][None], theirs[0].grad)

@@ -1,3 +1,5 @@
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -35,7 +37,8 @@ def test_warmup_grows_linearly_and_cosine_ends_at_zero():
   schedule = training.make_schedule(
     1.0, warmup_steps=4, decay="cosine", decay_rate=0.0, num_steps=1000
   )
-  assert np.allclose([float(schedule(i)) for i in range(4)], [0.25, 0.5, 0.75, 1.0], atol=1e-4)
+  for step, rate in enumerate([0.25, 0.5, 0.75, 1.0]):
+    assert np.isclose(schedule(step), rate, atol=1e-4)
   assert np.isclose(schedule(500), 0.5, atol=1e-6)
   assert np.isclose(schedule(1000), 0.0, atol=1e-6)
 
@@ -56,6 +59,8 @@ def test_optimizer_is_adam_on_gradients_clipped_to_a_global_norm(clip_norm):
     norm = float(np.sqrt(sum(np.sum(np.square(g)) for g in jax.tree.leaves(grads))))
     scale = min(1.0, clip_norm / norm) if clip_norm else 1.0
     clipped = jax.tree.map(lambda g, scale=scale: g * scale, grads)
+    updates: Any
+    expected: Any
     updates, state = tx.update(grads, state)
     expected, plain_state = plain.update(clipped, plain_state)
     for name in params:
@@ -80,10 +85,10 @@ def test_transfer_loss_is_the_papers_sum(transform):
 
   @jax.jit
   def parts(content, style):
-    def features(x):
+    def features(x) -> Any:
       return stylizer.vgg.apply({"params": stylizer.vgg_params}, x, STYLE_LAYERS)
 
-    def apply(*args, method):
+    def apply(*args, method) -> Any:
       return stylizer.model.apply({"params": stylizer.params}, *args, method=method)
 
     f_c, f_s = features(content), features(style)
