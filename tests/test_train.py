@@ -151,13 +151,11 @@ def test_sigterm_saves_exits_with_zero_and_the_run_can_go_on(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("transform", ["adain", "adaconv"])
 def test_eight_devices_train_the_same_parameters_as_one(tmp_path, transform):
-  results = []
   for devices in (1, 8):
     folder = tmp_path / str(devices)
     write_images(folder)
     finish(run(small_runs.__file__, folder, transform, 8, devices=devices))
-    results.append(dict(np.load(folder / "params.npz")))
-  assert_close(*results)
+  assert_same_training(tmp_path / "1", tmp_path / "8")
 
 
 @pytest.mark.slow
@@ -174,14 +172,24 @@ def test_two_processes_with_two_devices_train_the_same_parameters_as_one(tmp_pat
       for index in range(2)
     )
   )
-  assert_close(*(dict(np.load(tmp_path / name / "params.npz")) for name in ("one", "two")))
+  assert_same_training(tmp_path / "one", tmp_path / "two")
 
 
-def assert_close(expected: dict[str, np.ndarray], got: dict[str, np.ndarray]) -> None:
-  """Equal up to the order of sums: Adam turns a gradient's rounding near zero into its sign."""
+def assert_same_training(one: Path, other: Path) -> None:
+  """Same losses and gradients, and the same parameters as far as rounding allows.
+
+  Adam divides a gradient by its own size, so where one is near zero its rounding decides which way
+  a parameter goes; the losses and gradient norms of the first steps are compared strictly.
+  """
+  metrics = [
+    [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
+    for folder in (one, other)
+  ]
+  for ours, theirs in zip(*(lines[:2] for lines in metrics), strict=True):
+    for name in ("loss", "content_loss", "pixel_loss", "gradient_norm"):
+      np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-3, err_msg=name)
+  expected, got = (dict(np.load(folder / "params.npz")) for folder in (one, other))
   assert expected.keys() == got.keys()
+  difference = np.concatenate([(expected[name] - got[name]).ravel() for name in expected])
   moved = NUM_STEPS * 1e-4  # what Adam can move a parameter by
-  for name, value in expected.items():
-    difference = np.abs(value - got[name])
-    assert np.mean(difference) < 0.01 * moved, name
-    assert np.mean(difference > 0.1 * moved) < 0.01, name
+  assert np.sqrt(np.mean(difference**2)) < 0.1 * moved
