@@ -80,9 +80,19 @@ def stylize(
   return stylized if content.ndim == 4 else stylized[0]
 
 
+def _encode(stylizer: Stylizer, styles: ArrayLike) -> StyleCode:
+  """Encodes `[n, h, w, 3]`; for AdaConv, another size of style costs only a new resize."""
+  return _encode_fitted(stylizer, _fit_style(stylizer, styles))
+
+
 @jax.jit
-def _encode(stylizer: Stylizer, styles: jax.Array) -> StyleCode:
-  return stylizer.encode_style(_to_float(styles))
+def _fit_style(stylizer: Stylizer, styles: jax.Array) -> jax.Array:
+  return stylizer.fit_style(_to_float(styles))
+
+
+@jax.jit
+def _encode_fitted(stylizer: Stylizer, styles: jax.Array) -> StyleCode:
+  return stylizer.encode_style(styles)
 
 
 @jax.jit

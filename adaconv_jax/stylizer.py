@@ -199,12 +199,18 @@ class Stylizer:
   model: TransferModel = struct.field(pytree_node=False)
   vgg: VGG = struct.field(pytree_node=False)
 
-  def encode_style(self, style: jax.Array) -> StyleCode:
-    """Computes what `stylize` needs to know of the styles, once for any number of contents.
+  def fit_style(self, style: jax.Array) -> jax.Array:
+    """Resizes styles to what is encoded; `encode_style` does so itself.
+
+    Whoever encodes styles of many sizes can compile this apart from the rest, which is then
+    compiled once for AdaConv.
 
     Args:
-      style: `[n, h, w, 3]`, RGB in [0, 1], any size. AdaConv resizes it to its fixed
-        `style_size`, antialiased and without keeping the aspect ratio.
+      style: `[n, h, w, 3]`, RGB in [0, 1], any size.
+
+    Returns:
+      `[n, style_size, style_size, 3]` for AdaConv, antialiased and without keeping the aspect
+      ratio; for AdaIN `style`, enlarged if it is too small for relu4_1.
     """
     n, h, w, _ = style.shape
     size = self.model.style_size
@@ -213,7 +219,15 @@ class Stylizer:
     h, w = max(h, 2 * STRIDE), max(w, 2 * STRIDE)  # below, relu4_1 would be empty or one pixel
     if (h, w) != style.shape[1:3]:
       style = jax.image.resize(style, (n, h, w, 3), "linear", antialias=True)
-    return self._apply(self._features(style), method="encode_style")
+    return style
+
+  def encode_style(self, style: jax.Array) -> StyleCode:
+    """Computes what `stylize` needs to know of the styles, once for any number of contents.
+
+    Args:
+      style: `[n, h, w, 3]`, RGB in [0, 1], any size; see `fit_style`.
+    """
+    return self._apply(self._features(self.fit_style(style)), method="encode_style")
 
   def stylize(
     self, content: jax.Array, code: StyleCode, alpha: float | jax.Array = 1.0

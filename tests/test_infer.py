@@ -113,6 +113,13 @@ def test_a_shape_is_compiled_once_whatever_the_values(adain, monkeypatch):
   assert traced == ["encode_style", "stylize", "stylize"]  # alpha of 1 has a program of its own
 
 
+def test_adaconv_compiles_for_the_first_size_of_style_only(stylizers, monkeypatch):
+  stylize(CONTENT, STYLE, model=stylizers["adaconv"])
+  monkeypatch.setattr(Stylizer, "encode_style", None)
+  monkeypatch.setattr(Stylizer, "stylize", None)
+  stylize(CONTENT, picture(6, 21, 30), model=stylizers["adaconv"])
+
+
 @pytest.mark.usefixtures("quick_compiler")
 def test_jit_and_vmap_give_what_separate_calls_give(adain):
   content, style = CONTENT[:, :9], picture(6, 10, 9)

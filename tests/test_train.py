@@ -179,17 +179,20 @@ def assert_same_training(one: Path, other: Path) -> None:
   """Same losses and gradients, and the same parameters as far as rounding allows.
 
   Adam divides a gradient by its own size, so where one is near zero its rounding decides which way
-  a parameter goes; the losses and gradient norms of the first steps are compared strictly.
+  a parameter goes, and the gradients of the next step follow. So losses of the first two steps and
+  the first gradient are compared strictly, the parameters in the mean.
   """
   metrics = [
     [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
     for folder in (one, other)
   ]
   for ours, theirs in zip(*(lines[:2] for lines in metrics), strict=True):
-    for name in ("loss", "content_loss", "pixel_loss", "gradient_norm"):
-      np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-3, err_msg=name)
+    for name in ("loss", "content_loss", "pixel_loss"):
+      np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-4, err_msg=name)
+  first = [lines[0]["gradient_norm"] for lines in metrics]
+  np.testing.assert_allclose(first[0], first[1], rtol=1e-4)
   expected, got = (dict(np.load(folder / "params.npz")) for folder in (one, other))
   assert expected.keys() == got.keys()
   difference = np.concatenate([(expected[name] - got[name]).ravel() for name in expected])
   moved = NUM_STEPS * 1e-4  # what Adam can move a parameter by
-  assert np.sqrt(np.mean(difference**2)) < 0.1 * moved
+  assert np.sqrt(np.mean(difference**2)) < 0.2 * moved
