@@ -72,8 +72,8 @@ def main(folder: str, transform: str, batch_size: str, *cluster: str) -> None:
     jax.distributed.initialize(cluster[0], int(cluster[1]), int(cluster[2]))
   config = small_config(root, transform, int(batch_size))
   train.train_and_evaluate(config, root / "run")
+  params: Any = trained_params(config, root / "run")  # by all: Orbax waits for every process
   if jax.process_index() == 0:
-    params: Any = trained_params(config, root / "run")
     np.savez(root / "params.npz", **params)
 
 
