@@ -262,5 +262,5 @@ def _other_vgg(where: Path, arch: str, expected: str, found: str, got: str) -> V
 
 def _vgg_sha256(arch: str, params: VGGParams) -> str:
   # Of the values in use: the same for a float16 and a longer file of the same weights.
-  tensors = to_tensors({name: params[name] for name in ("zero", *conv_shapes(arch, ENCODER_LAYER))})
-  return tensors_sha256({name: tensor.astype(np.float32) for name, tensor in tensors.items()})
+  used = {name: params[name] for name in ("zero", *conv_shapes(arch, ENCODER_LAYER))}
+  return tensors_sha256(to_tensors(used))

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import json
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -46,7 +46,8 @@ def pictures(n: int, h: int, w: int, seed: int = 0) -> Any:
   return np.clip(noise, 0, 1).astype(np.float32)
 
 
-CONTENTS, STYLES = pictures(2, 13, 16), pictures(2, 64, 64, seed=1)
+# Few shapes, because each is compiled by itself.
+CONTENTS, STYLES = pictures(2, 16, 16), pictures(2, 64, 64, seed=1)
 
 
 @functools.cache
@@ -73,7 +74,7 @@ def differ(a, b) -> bool:
 
 
 @pytest.mark.parametrize("transform", TRANSFORMS)
-@pytest.mark.parametrize("size", [(1, 1), (1, 9), (7, 2), (8, 8), (13, 16), (33, 47), (511, 769)])
+@pytest.mark.parametrize("size", [(1, 1), (7, 2), (8, 16), (33, 47), (511, 769)])
 def test_output_has_the_size_of_the_content(transform, size):
   content = jax.ShapeDtypeStruct((2, *size, 3), jnp.float32)
   for alpha in (1.0, 0.5):
@@ -99,11 +100,13 @@ def test_single_pixels_are_contents_and_styles(transform):
   assert np.isfinite(out).all() and 0 <= out.min() <= out.max() <= 1
 
 
-@pytest.mark.parametrize("transform", TRANSFORMS)
+@pytest.mark.parametrize("transform", ["adain"])  # which has no part in it
 def test_contents_are_mirrored_to_a_multiple_of_8_and_cropped_back(transform):
-  padded = np.pad(CONTENTS, ((0, 0), (0, 3), (0, 0), (0, 0)), mode="reflect")
+  cropped = CONTENTS[:, :13, :15]
+  padded = np.pad(cropped, ((0, 0), (0, 3), (0, 1), (0, 0)), mode="reflect")
   stylizer, code = cached_stylizer(transform), codes(transform)
-  assert_same(render(stylizer, CONTENTS, code), np.asarray(render(stylizer, padded, code))[:, :13])
+  expected = np.asarray(render(stylizer, padded, code))[:, :13, :15]
+  assert_same(render(stylizer, cropped, code), expected)
 
 
 def test_adain_keeps_styles_at_their_size_from_16_pixels_on():
@@ -166,53 +169,44 @@ def test_adain_target_has_the_style_statistics_at_relu4_1():
   np.testing.assert_allclose(target.std((1, 2)), expected, rtol=0, atol=1e-4 * scale)
 
 
-def adaconv_decode(stylizer: Stylizer, features, code):
-  """The decoder with the operation image by image, without any vmap."""
+@jax.jit
+def decode(stylizer: Stylizer, features, code):
+  """What `stylize` has to return for one image: no vmap, and AdaIN's code is in the features."""
 
   def convolve(scale, x):
-    each = [
-      adaconv(image, *(kernel[i] for kernel in code[scale]), groups=GROUPS[scale])
-      for i, image in enumerate(x)
-    ]
-    return jnp.stack(each)
+    if isinstance(code, ChannelStats):
+      return x
+    return adaconv(x[0], *(kernel[0] for kernel in code[scale]), groups=GROUPS[scale])[None]
 
-  return Decoder().apply({"params": stylizer.params["decoder"]}, features, convolve)
-
-
-def decode(stylizer: Stylizer, features, code):
-  """What `stylize` has to return: the decoder on AdaIN's t, or with AdaConv's operation."""
-  if isinstance(code, ChannelStats):
-    return Decoder().apply({"params": stylizer.params["decoder"]}, features)
-  return adaconv_decode(stylizer, features, code)
+  decoded = Decoder().apply({"params": stylizer.params["decoder"]}, features, convolve)
+  return jnp.clip(cast(jax.Array, decoded), 0, 1)
 
 
 @pytest.mark.parametrize("transform", TRANSFORMS)
 def test_alpha_1_is_the_style_and_0_the_content(transform):
   stylizer, code = cached_stylizer(transform), codes(transform)
-  content = pictures(2, 16, 16)
   if transform == "adain":
-    features = np.asarray(features_of(stylizer, content)["relu4_1"], np.float64)
+    features = np.asarray(features_of(stylizer, CONTENTS)["relu4_1"], np.float64)
     mean, std = features.mean((1, 2), keepdims=True), features.var((1, 2), keepdims=True) + EPS
     target = (features - mean) / np.sqrt(std) * np.asarray(code.std)[:, None, None]
     target, own = np.float32(target + np.asarray(code.mean)[:, None, None]), code
   else:
-    features = target = features_of(stylizer, content)["relu4_1"]
-    own = encode(stylizer, content)
-  run = jax.jit(decode)
-  expected = {1: run(stylizer, target, code), 0: run(stylizer, np.float32(features), own)}
-  assert differ(expected[0], expected[1])
-  for alpha, value in expected.items():
-    got = render(stylizer, content, code, jnp.float32(alpha))
-    assert_same(got, np.clip(value, 0, 1))
+    features = target = features_of(stylizer, CONTENTS)["relu4_1"]
+    own = encode(stylizer, CONTENTS)
+  expected = []
+  for alpha, x, c in [(0.0, np.float32(features), own), (1.0, target, code)]:
+    expected.append([decode(stylizer, x[i : i + 1], one(c, i))[0] for i in range(2)])
+    assert_same(render(stylizer, CONTENTS, code, alpha), np.stack(expected[-1]))
+  assert differ(*expected)
 
 
 @pytest.mark.parametrize("transform", TRANSFORMS)
 def test_a_python_1_is_a_traced_1(transform):
   stylizer, code = cached_stylizer(transform), codes(transform)
   traced = render(stylizer, CONTENTS, code, 1.0)
-  for alpha in (1, 1.0):
-    python = jax.jit(lambda s, *args, alpha=alpha: s.stylize(*args, alpha))
-    assert_same(python(stylizer, CONTENTS, code), np.asarray(traced))
+  integer = jax.jit(lambda *args: Stylizer.stylize(*args, alpha=1))
+  assert_same(integer(stylizer, CONTENTS, code), np.asarray(traced))
+  assert_same(render(stylizer, CONTENTS, code), np.asarray(traced))  # the default is a Python 1.0
   assert differ(render(stylizer, CONTENTS, code, 0.5), traced)
 
 
@@ -225,7 +219,7 @@ def test_at_a_python_1_the_start_is_not_computed_with():
 
 def test_adain_alpha_interpolates_between_the_feature_maps():
   stylizer, code = cached_stylizer("adain"), codes("adain")
-  content = features_of(stylizer, pictures(2, 16, 16))["relu4_1"]
+  content = features_of(stylizer, CONTENTS)["relu4_1"]
   target = functools.partial(AdaIN().apply, {}, content, code, method="content_target")
   expected = 0.7 * np.asarray(content) + 0.3 * np.asarray(target())
   assert_same(target(alpha=0.3), expected)
@@ -233,8 +227,7 @@ def test_adain_alpha_interpolates_between_the_feature_maps():
 
 def test_adaconv_alpha_interpolates_between_the_style_descriptors():
   stylizer = cached_stylizer("adaconv")
-  content = pictures(2, 16, 16)
-  resized = jax.image.resize(content, (2, 64, 64, 3), "linear")
+  resized = jax.image.resize(CONTENTS, (2, 64, 64, 3), "linear")
 
   @jax.jit
   def predict_between(start, end):
@@ -245,9 +238,9 @@ def test_adaconv_alpha_interpolates_between_the_style_descriptors():
     return stylizer.model.apply({"params": stylizer.params}, method=mix)
 
   mixed = predict_between(*(features_of(stylizer, x)["relu4_1"] for x in (resized, STYLES)))
-  assert_same(blend(encode(stylizer, content), codes("adaconv"), 0.3), mixed)
-  got = render(stylizer, content, codes("adaconv"), 0.3)
-  assert_same(got, np.asarray(render(stylizer, content, mixed)))
+  assert_same(blend(encode(stylizer, CONTENTS), codes("adaconv"), 0.3), mixed)
+  got = render(stylizer, CONTENTS, codes("adaconv"), 0.3)
+  assert_same(got, np.asarray(render(stylizer, CONTENTS, mixed)))
 
 
 # --- codes and pytrees ---
@@ -255,12 +248,11 @@ def test_adaconv_alpha_interpolates_between_the_style_descriptors():
 
 @pytest.mark.parametrize("transform", TRANSFORMS)
 def test_a_code_serves_many_contents(transform):
-  stylizer, style = cached_stylizer(transform), STYLES[:1]
-  code = encode(stylizer, style)
+  stylizer, code = cached_stylizer(transform), one(codes(transform), 0)
   together = render(stylizer, CONTENTS, code)
   for i in range(2):
-    alone = jax.jit(lambda s, c, style: s.stylize(c, s.encode_style(style)))
-    assert_same(alone(stylizer, CONTENTS[i : i + 1], style), np.asarray(together[i : i + 1]))
+    alone = render(stylizer, CONTENTS[i : i + 1], code)
+    assert_same(alone, np.asarray(together[i : i + 1]))
   repeated = jax.tree.map(lambda x: jnp.repeat(x, 2, axis=0), code)
   assert_same(render(stylizer, CONTENTS, repeated), np.asarray(together))
 
@@ -269,6 +261,7 @@ def test_a_code_serves_many_contents(transform):
 def test_images_of_a_batch_do_not_touch_each_other(transform):
   stylizer, code = cached_stylizer(transform), codes(transform)
   together = render(stylizer, CONTENTS, code)
+  assert_same(encode(stylizer, STYLES[:1]), one(code, 0))
   for i in range(2):
     alone = render(stylizer, CONTENTS[i : i + 1], one(code, i))
     assert_same(alone, np.asarray(together[i : i + 1]))
@@ -297,20 +290,20 @@ def test_a_stylizer_survives_flattening_and_its_leaves_are_all_weights(transform
   assert traced == [stylizer.model]  # an equal model is not compiled again
 
 
+@jax.jit
+def gradients(stylizer, content, style, alpha):
+  def loss(content, style, alpha):
+    return (stylizer.stylize(content, stylizer.encode_style(style), alpha) ** 2).sum()
+
+  return jax.grad(loss, (0, 1, 2))(content, style, alpha)
+
+
 @pytest.mark.parametrize("transform", TRANSFORMS)
 def test_gradients_with_respect_to_content_style_and_alpha_are_finite(transform):
-  stylizer = cached_stylizer(transform)
-
-  @jax.jit
-  def gradients(content, style, alpha):
-    loss = lambda c, s, a: (stylizer.stylize(c, stylizer.encode_style(s), a) ** 2).sum()  # noqa: E731
-    return jax.grad(loss, (0, 1, 2))(content, style, alpha)
-
-  content, style = pictures(1, 16, 16), STYLES[:1]
-  for gradient in gradients(content, style, 0.5):
+  stylizer, content, style = cached_stylizer(transform), CONTENTS[:1], STYLES[:1]
+  for gradient in gradients(stylizer, content, style, 0.5):
     assert jnp.isfinite(gradient).all() and jnp.abs(gradient).max() > 0
-  flat = np.zeros_like(content), np.ones_like(style)
-  for gradient in gradients(*flat, 1.0):
+  for gradient in gradients(stylizer, np.zeros_like(content), np.ones_like(style), 1.0):
     assert jnp.isfinite(gradient).all()
 
 
