@@ -9,9 +9,7 @@
 import argparse
 import functools
 import itertools
-import os
 import sys
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,6 +22,7 @@ from jax.typing import ArrayLike
 from tqdm import tqdm
 
 from adaconv_jax import images
+from adaconv_jax.atomic import replacing
 from adaconv_jax.bundle import find_model, load_model, shipped_models
 from adaconv_jax.checkpoint import CheckpointError
 from adaconv_jax.pairs import Pair, find_pictures, plan_pairs
@@ -336,13 +335,8 @@ def _make(
 ) -> Path:
   """Makes one image, and puts it to `output` at once or not at all."""
   stylized = np.asarray(_render(stylizer, content[None], code, alpha))[0]
-  # Hidden, so that what a killed process leaves is not taken for an image.
-  temporary = output.with_name(f".{uuid.uuid4().hex}{output.suffix}")
-  try:
+  with replacing(output) as temporary:
     images.save(temporary, stylized, quality=quality)
-    os.replace(temporary, output)
-  finally:
-    temporary.unlink(missing_ok=True)
   return output
 
 

@@ -230,8 +230,8 @@ def main(argv: list[str]) -> None:
   ours.addHandler(handler)
   ours.setLevel(logging.INFO)
   ours.propagate = False
-  connect(DISTRIBUTED.value, COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
   try:
+    connect(DISTRIBUTED.value, COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
     step = train_and_evaluate(CONFIG.value, Path(str(WORKDIR.value)))
   except (ValueError, FileNotFoundError, FloatingPointError, CheckpointError) as error:
     sys.exit(f"error: {error}")

@@ -9,7 +9,6 @@ models that come with the package are bundles in `adaconv_jax/pretrained`.
 import hashlib
 import json
 import os
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from adaconv_jax import vgg_weights as vgg_files
+from adaconv_jax.atomic import replacing
 from adaconv_jax.checkpoint import Checkpoints
 from adaconv_jax.stylizer import Stylizer, TransferModel, init_params, make_model, model_settings
 from adaconv_jax.vgg import ENCODER_LAYER, VGG, VGGParams, conv_shapes
@@ -125,14 +125,8 @@ def save_bundle(
     "info": json.dumps(dict(info or {})),
   }
   metadata["sha256"] = _sha256(tensors, metadata)
-  path = Path(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
-  try:
+  with replacing(path) as temporary:
     temporary.write_bytes(save(tensors, metadata=metadata))
-    os.replace(temporary, path)
-  finally:
-    temporary.unlink(missing_ok=True)
 
 
 def _load_bundle(path: Path, vgg_weights: str | Path | None) -> Stylizer:

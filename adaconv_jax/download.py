@@ -2,15 +2,15 @@
 
 import hashlib
 import http.client
-import os
 import re
 import ssl
 import urllib.error
 import urllib.request
-import uuid
 from pathlib import Path
 
 from tqdm import tqdm
+
+from adaconv_jax.atomic import replacing
 
 _BROKEN = (
   urllib.error.URLError,
@@ -70,17 +70,11 @@ def download(url: str, target: str | Path, *, sha256: str | None = None) -> str:
     DownloadError: no connection, an HTTP error, an interrupted transfer, or a wrong hash.
     OSError: the file cannot be written.
   """
-  target = Path(target)
-  target.parent.mkdir(parents=True, exist_ok=True)
-  temporary = target.with_name(f"{target.name}.{uuid.uuid4().hex}.part")
-  try:
-    actual, sent = _transfer(url, temporary, target.name)
+  with replacing(target) as temporary:
+    actual, sent = _transfer(url, temporary, Path(target).name)
     for expected, origin in ((sha256, "expected"), (sent, "announced by the server")):
       if expected and not actual.startswith(expected.lower()):
         raise DownloadError(f"wrong sha256: {actual}, {origin} {expected}")
-    os.replace(temporary, target)
-  finally:
-    temporary.unlink(missing_ok=True)
   return actual
 
 

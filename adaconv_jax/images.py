@@ -214,11 +214,14 @@ def resize_shorter(image: Image.Image, size: int) -> Image.Image:
   """
   if size < 1:
     raise ValueError(f"size: expected at least 1 pixel, got {size}")
-  scale = size / min(image.size)
-  width, height = (round(side * scale) for side in image.size)
-  if (width, height) == image.size:
-    return image
-  return image.resize((width, height), Image.Resampling.BICUBIC)
+  scaled = scaled_size(image.size, size)
+  return image if scaled == image.size else image.resize(scaled, Image.Resampling.BICUBIC)
+
+
+def scaled_size(size: tuple[int, int], shorter: int) -> tuple[int, int]:
+  """Width and height of an image of `size` scaled to `shorter` pixels on its shorter side."""
+  scale = shorter / min(size)
+  return round(size[0] * scale), round(size[1] * scale)
 
 
 def find_images(folder: str | os.PathLike[str]) -> list[Path]:

@@ -145,7 +145,7 @@ def make_model(transform: str, settings: Mapping[str, Any] | None = None) -> Tra
     settings: the module's attributes that differ from the published ones; see `AdaConv`.
 
   Raises:
-    ValueError: unknown `transform` or setting.
+    ValueError: unknown `transform` or setting, or `groups` is not a sequence.
   """
   models = {"adain": AdaIN, "adaconv": AdaConv}
   if transform not in models:
@@ -155,6 +155,8 @@ def make_model(transform: str, settings: Mapping[str, Any] | None = None) -> Tra
   if unknown := settings.keys() - known:
     raise ValueError(f"{transform}: unknown settings {sorted(unknown)}; it has {sorted(known)}")
   if "groups" in settings:
+    if not isinstance(settings["groups"], list | tuple):
+      raise ValueError(f"groups: expected one number per scale, got {settings['groups']!r}")
     settings["groups"] = tuple(settings["groups"])
   return cls(**settings)
 
@@ -174,6 +176,13 @@ def init_params(model: TransferModel, key: jax.Array) -> Any:
   side = (model.style_size or 64) // STRIDE
   features = jnp.zeros((1, side, side, SCALES[0][0]))
   return jax.jit(model.init)(key, features, features)["params"]
+
+
+def resize(images: jax.Array, height: int, width: int) -> jax.Array:
+  """Resizes `[n, h, w, 3]`, antialiased; in training and at inference the same."""
+  if images.shape[1:3] == (height, width):
+    return images
+  return jax.image.resize(images, (images.shape[0], height, width, 3), "linear", antialias=True)
 
 
 def blend(start: Any, end: Any, alpha: float | jax.Array) -> Any:
@@ -212,14 +221,10 @@ class Stylizer:
       `[n, style_size, style_size, 3]` for AdaConv, antialiased and without keeping the aspect
       ratio; for AdaIN `style`, enlarged if it is too small for relu4_1.
     """
-    n, h, w, _ = style.shape
     size = self.model.style_size
-    if size is not None:
-      h, w = size, size
-    h, w = max(h, 2 * STRIDE), max(w, 2 * STRIDE)  # below, relu4_1 would be empty or one pixel
-    if (h, w) != style.shape[1:3]:
-      style = jax.image.resize(style, (n, h, w, 3), "linear", antialias=True)
-    return style
+    h, w = style.shape[1:3] if size is None else (size, size)
+    # Below, relu4_1 would be empty or one pixel.
+    return resize(style, max(h, 2 * STRIDE), max(w, 2 * STRIDE))
 
   def encode_style(self, style: jax.Array) -> StyleCode:
     """Computes what `stylize` needs to know of the styles, once for any number of contents.

@@ -11,7 +11,7 @@ import optax
 from flax import jax_utils, struct
 
 from adaconv_jax.losses import content_loss, pixel_loss, style_loss
-from adaconv_jax.stylizer import TransferModel, init_params
+from adaconv_jax.stylizer import TransferModel, init_params, resize
 from adaconv_jax.vgg import ENCODER_LAYER, VGG
 
 AXIS = "batch"
@@ -121,9 +121,8 @@ def make_loss(
     style = batch["style"].astype(jnp.float32) / 255
     if reconstruct:
       style = content
-    if model.style_size and style.shape[1:3] != (model.style_size, model.style_size):
-      size = (style.shape[0], model.style_size, model.style_size, 3)
-      style = jax.image.resize(style, size, "linear", antialias=True)
+    if model.style_size:
+      style = resize(style, model.style_size, model.style_size)
 
     content_features = features(vgg_params, content, (ENCODER_LAYER,))[ENCODER_LAYER]
     style_features = features(vgg_params, style)

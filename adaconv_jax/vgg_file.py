@@ -4,8 +4,6 @@ The network in it takes RGB in [0, 1]. The metadata say what it is and where it 
 """
 
 import hashlib
-import os
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from adaconv_jax.atomic import replacing
 from adaconv_jax.vgg import conv_shapes
 
 FORMAT = "adaconv_jax.vgg"
@@ -68,13 +67,8 @@ def write_file(
   metadata = dict(metadata) | {"format": FORMAT, "version": VERSION}
   metadata["tensors_sha256"] = tensors_sha256(tensors)
   _check(path, tensors, metadata)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
-  try:
+  with replacing(path) as temporary:
     temporary.write_bytes(save(tensors, metadata=metadata))
-    os.replace(temporary, path)
-  finally:
-    temporary.unlink(missing_ok=True)
 
 
 def to_params(tensors: Mapping[str, np.ndarray]) -> dict:

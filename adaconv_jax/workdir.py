@@ -10,7 +10,6 @@ import dataclasses
 import importlib.metadata
 import json
 import logging
-import os
 import platform
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 import jax
 
 from adaconv_jax import __version__
+from adaconv_jax.atomic import replacing
 from adaconv_jax.manifest import Images, Manifest, scan, split_heldout
 from adaconv_jax.sources import open_source
 
@@ -30,23 +30,23 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "pill
 def write_text(path: Path, text: str) -> None:
   """Writes a file so that it is never seen half-written; only the first process writes."""
   if jax.process_index() == 0:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    partial.write_text(text)
-    partial.replace(path)
+    with replacing(path) as temporary:
+      temporary.write_text(text)
 
 
 def write_record(workdir: Path, config: Mapping[str, Any], vgg_info: Mapping[str, str]) -> None:
   """Writes config, versions and VGG's hashes; checks that a run that goes on is the same model.
 
   Raises:
-    ValueError: the workdir holds a run of another model.
+    ValueError: the workdir holds a run of another model, or with other VGG weights.
   """
-  path = workdir / "config.json"
+  path, vgg_path = workdir / "config.json", workdir / "vgg.json"
   config = json.loads(json.dumps(config))  # tuples become lists, as in the file
   if path.exists():
     before = json.loads(path.read_text())
-    if before["model"] != config["model"]:
+    # The weights may lie elsewhere now; their hash is what counts.
+    models = [{**c["model"], "vgg_weights": None} for c in (before, config)]
+    if models[0] != models[1]:
       raise ValueError(
         f"workdir: {workdir} holds a run with config.model {before['model']}, this one has "
         f"{config['model']}; use another --workdir"
@@ -54,6 +54,14 @@ def write_record(workdir: Path, config: Mapping[str, Any], vgg_info: Mapping[str
     changed = [name for name in config if config[name] != before.get(name)]
     if changed:
       log.warning("going on with changed settings: %s", ", ".join(changed))
+  if vgg_path.exists():
+    expected, got = json.loads(vgg_path.read_text())["tensors_sha256"], vgg_info["tensors_sha256"]
+    if expected != got:
+      raise ValueError(
+        f"config.model.vgg_weights: {workdir} holds a run with other VGG weights, whose "
+        f"tensors_sha256 is {expected[:12]}...; {vgg_info['path']} has {got[:12]}...; pass the "
+        "file of the first run, or use another --workdir"
+      )
   versions = {name: importlib.metadata.version(name) for name in PACKAGES}
   versions |= {"adaconv_jax": __version__, "python": platform.python_version()}
   for name, content in (("config", config), ("versions", versions), ("vgg", vgg_info)):

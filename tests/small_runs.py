@@ -2,7 +2,9 @@
 
     python tests/small_runs.py FOLDER TRANSFORM BATCH_SIZE [COORDINATOR PROCESSES INDEX]
 
-trains in FOLDER/run on the images of FOLDER and writes the parameters to FOLDER/params.npz.
+trains in FOLDER/run on the images of FOLDER and writes the parameters before and after to
+FOLDER/before.npz and FOLDER/after.npz. It descends the gradient itself, where Adam would divide it
+by its own size: of a gradient near zero, Adam's step is decided by rounding.
 """  # fmt: skip
 
 import sys
@@ -11,6 +13,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -59,11 +62,20 @@ def small_config(folder: Path, transform: str = "adain", batch_size: int = 2) ->
 
 def trained_params(config, workdir: Path) -> dict[str, np.ndarray]:
   """The parameters of the newest checkpoint, by path."""
-  model = make_model(config.model.transform, config.model.settings.to_dict())
-  template = jax.eval_shape(lambda key: init_params(model, key), jax.random.key(0))
+  template = jax.eval_shape(lambda: initial_params(config))
   with Checkpoints(workdir) as checkpoints:
-    params = checkpoints.restore_params(template)
-  return {jax.tree_util.keystr(k): v for k, v in jax.tree.flatten_with_path(params)[0]}
+    return by_path(checkpoints.restore_params(template))
+
+
+def initial_params(config) -> Any:
+  """The parameters that a run of `config` starts from."""
+  model = make_model(config.model.transform, config.model.settings.to_dict())
+  return init_params(model, jax.random.key(config.seed))
+
+
+def by_path(tree) -> dict[str, np.ndarray]:
+  """The leaves of a pytree as NumPy arrays, by path."""
+  return {jax.tree_util.keystr(k): np.asarray(v) for k, v in jax.tree.flatten_with_path(tree)[0]}
 
 
 def main(folder: str, transform: str, batch_size: str, *cluster: str) -> None:
@@ -71,10 +83,16 @@ def main(folder: str, transform: str, batch_size: str, *cluster: str) -> None:
   if cluster:
     jax.distributed.initialize(cluster[0], int(cluster[1]), int(cluster[2]))
   config = small_config(root, transform, int(batch_size))
+  config.optimizer.learning_rate, config.optimizer.clip_norm = 1e-2, 1.0
+  train.make_optimizer = lambda schedule, clip_norm: optax.chain(
+    optax.clip_by_global_norm(clip_norm), optax.sgd(schedule, momentum=0.9)
+  )
   train.train_and_evaluate(config, root / "run")
-  params: Any = trained_params(config, root / "run")  # by all: Orbax waits for every process
+  after: Any = trained_params(config, root / "run")  # by all: Orbax waits for every process
+  before: Any = by_path(initial_params(config))
   if jax.process_index() == 0:
-    np.savez(root / "params.npz", **params)
+    np.savez(root / "before.npz", **before)
+    np.savez(root / "after.npz", **after)
 
 
 if __name__ == "__main__":

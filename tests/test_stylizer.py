@@ -377,6 +377,7 @@ def test_unknown_transforms_and_settings_are_errors():
   [
     ({"kernel_size": 4}, "kernel_size: expected an odd number, got 4"),
     ({"kernel_size": -1}, "kernel_size: expected an odd number, got -1"),
+    ({"groups": 1}, "groups: expected one number per scale, got 1"),
     ({"groups": (512, 128, 32)}, "groups: expected one number per scale .*, got .512, 128, 32"),
     ({"groups": (512, 100, 32, 8)}, "groups: expected divisors .*, got .512, 100, 32, 8"),
     ({"groups": (512, 128, 32, 0)}, "groups: expected divisors .*, got .512, 128, 32, 0"),

@@ -8,8 +8,9 @@ import pytest
 from small_models import SETTINGS, small_stylizer
 
 from adaconv_jax import losses, training
-from adaconv_jax.stylizer import make_model
+from adaconv_jax.stylizer import init_params, make_model
 from adaconv_jax.vgg import ENCODER_LAYER, STYLE_LAYERS, VGG
+from configs import adaconv, adain
 
 WEIGHTS = training.LossWeights(
   content=1.5, style=7.0, layers={"relu1_1": 1.0, "relu4_1": 0.5}, pixel=3.0, style_ramp_steps=4
@@ -147,3 +148,22 @@ def test_step_moves_all_parameters_and_the_style_weight_ramps_up_after_reconstru
     for key in path:
       old = old[key.key]
     assert not np.array_equal(leaf, old), jax.tree_util.keystr(path)
+
+
+@pytest.mark.parametrize("config", [adain, adaconv])
+def test_published_configs_state_the_operations_that_xla_counts(config):
+  settings = config.get_config()
+  model = make_model(settings.model.transform, settings.model.settings.to_dict())
+  vgg = VGG(settings.model.vgg)
+  weights = training.LossWeights(1.0, 10.0, settings.loss.style_layers.to_dict())
+  loss = training.make_loss(model, vgg, weights, reconstruct=False)
+  params = jax.eval_shape(lambda key: init_params(model, key), jax.random.key(0))
+  image = jnp.zeros((1, 32, 32, 3))
+  vgg_params = jax.eval_shape(lambda key: vgg.init(key, image), jax.random.key(0))["params"]
+  pair = {}
+  for role in ("content", "style"):
+    crop = settings.data[f"{role}_crop"]
+    pair[role] = jax.ShapeDtypeStruct((1, crop, crop, 3), jnp.uint8)
+  gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))
+  cost: Any = gradient.lower(params, vgg_params, pair, 1.0).cost_analysis()
+  assert f"Cost: {cost['flops'] / 1e9:.0f} GFLOP per pair" in config.__doc__
