@@ -199,7 +199,10 @@ def test_two_processes_with_two_devices_train_the_same_parameters_as_one(tmp_pat
 
 
 def assert_same_training(one: Path, other: Path) -> None:
-  """Same losses, and parameters that differ by under a thousandth of how far they have moved."""
+  """Same metrics, and parameters that differ by under a hundredth of how far they have moved.
+
+  Rounding makes a thousandth; devices that do not average their gradients differ by the whole.
+  """
   metrics = [
     [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
     for folder in (one, other)
@@ -213,6 +216,9 @@ def assert_same_training(one: Path, other: Path) -> None:
     dict(np.load(path)) for path in (one / "before.npz", one / "after.npz", other / "after.npz")
   )
   assert before.keys() == expected.keys() == got.keys()
-  for name in before:
-    moved = np.linalg.norm(expected[name] - before[name])
-    assert np.linalg.norm(expected[name] - got[name]) < 1e-3 * moved, name
+  moved, difference = (
+    np.concatenate([(expected[name] - start[name]).ravel() for name in expected])
+    for start in (before, got)
+  )
+  assert 0 < np.linalg.norm(moved)
+  assert np.linalg.norm(difference) < 1e-2 * np.linalg.norm(moved)
