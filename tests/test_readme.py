@@ -6,7 +6,6 @@ import shlex
 from pathlib import Path
 
 import numpy as np
-import pytest
 from small_models import small_stylizer
 
 import infer
@@ -45,9 +44,8 @@ def test_infer_lines_are_taken_by_its_parser():
     infer._parser().parse_args(shlex.split(line)[2:])
 
 
-@pytest.mark.parametrize("transform", ["adain", "adaconv"])
-def test_python_of_the_readme_runs(transform, tmp_path, monkeypatch):
-  save_bundle(small_stylizer(transform), tmp_path / "first.safetensors")
+def test_python_of_the_readme_runs(tmp_path, monkeypatch):
+  save_bundle(small_stylizer("adain"), tmp_path / "first.safetensors")
   monkeypatch.chdir(tmp_path)
   images = np.random.default_rng(0).random((2, 24, 24, 3), np.float32)
   names = {"content": images, "contents": images, "style": images[0], "styles": images[:1]}
