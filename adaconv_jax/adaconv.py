@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from adaconv_jax.adain import EPS, instance_norm
-from adaconv_jax.conv import ReflectConv, conv_per_sample, reflect_pad
+from adaconv_jax.conv import ReflectConv, conv_per_sample, reflect_pad, upsample
 
 
 class AdaConvKernels(NamedTuple):
@@ -38,6 +38,7 @@ def adaconv(
   bias: jax.Array,
   *,
   groups: int,
+  enlarge: bool = False,
   eps: float = EPS,
 ) -> jax.Array:
   """Convolves the normalized features of one image with its own kernels (paper, eq. 3 and 4).
@@ -53,22 +54,25 @@ def adaconv(
     pointwise_kernel: p, `[1, 1, c_out / groups, c_out]`.
     bias: b, `[c_out]`.
     groups: number of groups, a divisor of c_in and c_out.
+    enlarge: first repeat every pixel of the features twice in both directions, as the decoder does
+      between two scales; cheaper here than apart.
     eps: added to the biased variance inside the root.
 
   Returns:
-    `[h, w, c_out]`.
+    `[h, w, c_out]`, or with `enlarge` `[2 h, 2 w, c_out]`.
 
   Raises:
     ValueError: a shape does not fit the others or `groups`.
   """
   _check_shapes(features, spatial_kernel, pointwise_kernel, bias, groups)
   k, _, _, c_out = spatial_kernel.shape
-  padded = reflect_pad(instance_norm(features, eps=eps)[None], k // 2)[0]
+  normalized = instance_norm(features, eps=eps)
   if groups == features.shape[-1] == c_out:
-    out = _depthwise(padded, spatial_kernel[:, :, 0] * pointwise_kernel[0, 0, 0])
-  else:
-    out = conv_per_sample(padded, compose_kernels(spatial_kernel, pointwise_kernel, groups))
-  return out + bias
+    images = upsample(normalized[None]) if enlarge else normalized[None]
+    kernel = spatial_kernel[:, :, 0] * pointwise_kernel[0, 0, 0]
+    return _depthwise(reflect_pad(images, k // 2)[0], kernel) + bias
+  kernel = compose_kernels(spatial_kernel, pointwise_kernel, groups)
+  return conv_per_sample(normalized, kernel, enlarge=enlarge) + bias
 
 
 def compose_kernels(

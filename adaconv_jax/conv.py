@@ -1,17 +1,26 @@
 """The 3x3 convolution that every network here is made of: reflect padding, stride 1.
 
 Reflect padding keeps the borders of a picture free of the dark frames that zero padding leaves
-(both papers use it). `conv` is the plain function; `ReflectConv` is the Flax layer around it.
+(both papers use it). `conv` is the plain function; `ReflectConv` is the Flax layer around it, and
+`conv_per_sample` is for `vmap` over images and kernels. Each platform runs the form that is
+fastest there, with gradients of its own: `plain_conv`, which defines the numbers, or on CPU those
+of `conv_cpu.py`.
 """
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-DIMENSION_NUMBERS = ("NHWC", "HWIO", "NHWC")
+from adaconv_jax import conv_cpu
+from adaconv_jax.conv_cpu import DIMENSION_NUMBERS
+
+# Images below this height or width are convolved plainly on CPU too: they take no time, and the
+# faster forms take longer to compile.
+SMALLEST_ON_CPU = 12
 
 
 def reflect_pad(images: jax.Array, size: int) -> jax.Array:
@@ -26,6 +35,58 @@ def reflect_pad_to_multiple(images: jax.Array, multiple: int) -> jax.Array:
   _, h, w, _ = images.shape
   pad = ((0, 0), (0, -h % multiple), (0, -w % multiple), (0, 0))
   return jnp.pad(images, pad, mode="reflect")
+
+
+def upsample(features: jax.Array) -> jax.Array:
+  """Doubles height and width of `[n, h, w, c]` by repeating pixels (nearest neighbour)."""
+  n, h, w, c = features.shape
+  repeated = jnp.broadcast_to(features[:, :, None, :, None, :], (n, h, 2, w, 2, c))
+  return repeated.reshape(n, h * 2, w * 2, c)
+
+
+def conv(
+  images: jax.Array, kernel: jax.Array, bias: jax.Array | None = None, *, enlarge: bool = False
+) -> jax.Array:
+  """Convolves with reflect padding, so that the output is as large as the input.
+
+  It can be differentiated in reverse mode only.
+
+  Args:
+    images: `[n, h, w, c_in]`.
+    kernel: `[k, k, c_in, c_out]`, k odd.
+    bias: `[c_out]`, or None.
+    enlarge: `upsample` the images first, at a fraction of the cost of doing it apart.
+
+  Returns:
+    `[n, h, w, c_out]`, or with `enlarge` `[n, 2 h, 2 w, c_out]`.
+  """
+  out = _conv(images, kernel, enlarge)
+  return out if bias is None else out + bias
+
+
+def conv_per_sample(image: jax.Array, kernel: jax.Array, *, enlarge: bool = False) -> jax.Array:
+  """Convolves one image with its own kernel; made to be `vmap`ped over both.
+
+  A vmapped convolution becomes one grouped convolution, whose backward pass XLA's CPU backend
+  runs ten to thirty times slower than that of separate ones. Here `vmap` becomes separate
+  convolutions on CPU, and stays one grouped convolution elsewhere. When all images share one
+  kernel it is an ordinary convolution. It can be differentiated in reverse mode only.
+
+  Args:
+    image: `[h, w, c_in]`.
+    kernel: `[k, k, c_in, c_out]`, k odd.
+    enlarge: `upsample` the image first.
+
+  Returns:
+    `[h, w, c_out]`, or with `enlarge` `[2 h, 2 w, c_out]`.
+  """
+  return _conv(image[None], kernel, enlarge)[0]
+
+
+def plain_conv(images: jax.Array, kernel: jax.Array, enlarge: bool = False) -> jax.Array:
+  """What `conv` computes, written down: upsample, pad, convolve."""
+  padded = reflect_pad(upsample(images) if enlarge else images, kernel.shape[0] // 2)
+  return conv_valid(padded, kernel)
 
 
 def conv_valid(images: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -52,96 +113,124 @@ def conv_valid(images: jax.Array, kernel: jax.Array) -> jax.Array:
   return lax.platform_dependent(images, kernel, cpu=with_spare_row, default=plain)
 
 
-def conv(images: jax.Array, kernel: jax.Array, bias: jax.Array | None = None) -> jax.Array:
-  """Convolves with reflect padding, so that the output is as large as the input.
+# --- the form for each platform, and its gradients ---
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _conv(images: jax.Array, kernel: jax.Array, enlarge: bool) -> jax.Array:
+  return _forward(enlarge)(images, kernel)
+
+
+def _conv_fwd(images, kernel, enlarge):
+  return _conv(images, kernel, enlarge), (images, kernel)
+
+
+def _conv_bwd(enlarge, saved, gradient):
+  images, kernel = saved
+  to_images = _image_gradient(enlarge)(kernel, gradient)
+  return to_images, _kernel_gradient(enlarge, kernel.shape[0])(images, gradient)
+
+
+_conv.defvjp(_conv_fwd, _conv_bwd)
+
+
+@functools.cache
+def _forward(enlarge: bool) -> Callable[..., jax.Array]:
+  def plain(images, kernel):
+    return plain_conv(images, kernel, enlarge)
+
+  def cpu(images, kernel):
+    if not _has_cpu_form(images.shape, kernel.shape[0], enlarge):
+      return plain(images, kernel)
+    return (conv_cpu.enlarged_conv if enlarge else conv_cpu.conv)(images, kernel)
+
+  return _per_platform(cpu, plain, merge=1)
+
+
+@functools.cache
+def _image_gradient(enlarge: bool) -> Callable[..., jax.Array]:
+  scale = 2 if enlarge else 1
+
+  def plain(kernel, gradient):
+    n, h, w, _ = gradient.shape
+    shape = (n, h // scale, w // scale, kernel.shape[2])
+    images = jax.ShapeDtypeStruct(shape, gradient.dtype)
+    return jax.linear_transpose(lambda x: plain_conv(x, kernel, enlarge), images)(gradient)[0]
+
+  def cpu(kernel, gradient):
+    n, h, w, _ = gradient.shape
+    if not _has_cpu_form((n, h // scale, w // scale), kernel.shape[0], enlarge):
+      return plain(kernel, gradient)
+    form = conv_cpu.enlarged_image_gradient if enlarge else conv_cpu.image_gradient
+    return form(kernel, gradient)
+
+  return _per_platform(cpu, plain, merge=0)
+
+
+@functools.cache
+def _kernel_gradient(enlarge: bool, size: int) -> Callable[..., jax.Array]:
+  def plain(images, gradient):
+    shape = (size, size, images.shape[-1], gradient.shape[-1])
+    kernel = jax.ShapeDtypeStruct(shape, gradient.dtype)
+    return jax.linear_transpose(lambda k: plain_conv(images, k, enlarge), kernel)(gradient)[0]
+
+  def cpu(images, gradient):
+    if not _has_cpu_form(images.shape, size, enlarge):
+      return plain(images, gradient)
+    form = conv_cpu.enlarged_kernel_gradient if enlarge else conv_cpu.kernel_gradient
+    return form(images, gradient)
+
+  return _per_platform(cpu, plain)
+
+
+def _has_cpu_form(shape: Sequence[int], size: int, enlarge: bool) -> bool:
+  smallest = SMALLEST_ON_CPU // (2 if enlarge else 1)
+  return size == 3 and min(shape[1:3]) >= smallest
+
+
+def _per_platform(
+  cpu: Callable[..., jax.Array], plain: Callable[..., jax.Array], *, merge: int | None = None
+) -> Callable[..., jax.Array]:
+  """Makes a function of two arrays that is `cpu` on CPUs and `plain` elsewhere.
+
+  Under `vmap` it becomes a Python loop on CPUs, and the vmapped `plain` elsewhere. Where the kernel
+  is not mapped, it is one call for all images everywhere.
 
   Args:
-    images: `[n, h, w, c_in]`.
-    kernel: `[k, k, c_in, c_out]`, k odd.
-    bias: `[c_out]`, or None.
-
-  Returns:
-    `[n, h, w, c_out]`.
+    cpu: takes and returns float32 (or float64).
+    plain: takes any float.
+    merge: which argument is the kernel; None if there is none.
   """
-  out = conv_valid(reflect_pad(images, kernel.shape[0] // 2), kernel)
-  return out if bias is None else out + bias
 
+  def wide(*arrays: jax.Array) -> jax.Array:
+    # XLA's CPU convolutions gain nothing from shorter types, and Winograd's would lose digits.
+    dtype = jnp.promote_types(arrays[0].dtype, jnp.float32)
+    return cpu(*(array.astype(dtype) for array in arrays)).astype(arrays[0].dtype)
 
-@jax.custom_vjp
-def conv_per_sample(image: jax.Array, kernel: jax.Array) -> jax.Array:
-  """Convolves one padded image with its own kernel; made to be `vmap`ped over both.
+  @jax.custom_batching.custom_vmap
+  def function(first: jax.Array, second: jax.Array) -> jax.Array:
+    return lax.platform_dependent(first, second, cpu=wide, default=plain)
 
-  A vmapped convolution becomes one grouped convolution, whose backward pass XLA's CPU backend
-  runs ten to thirty times slower than that of separate ones. Here `vmap` becomes separate
-  convolutions on CPU, and stays one grouped convolution elsewhere. When all images share one
-  kernel it is an ordinary convolution. Only reverse-mode differentiation is defined.
-
-  Args:
-    image: `[h + k - 1, w + k - 1, c_in]`.
-    kernel: `[k, k, c_in, c_out]`.
-
-  Returns:
-    `[h, w, c_out]`.
-  """
-  return _forward(image, kernel)
-
-
-def _conv_one(image: jax.Array, kernel: jax.Array) -> jax.Array:
-  return conv_valid(image[None], kernel)[0]
-
-
-def _one_by_one_on_cpu(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
-  """Makes `vmap` of `function` (two array arguments) a Python loop on CPU."""
-  mapped = jax.custom_batching.custom_vmap(function)
-
-  @mapped.def_vmap
-  def rule(size, batched, first, second):
-    axes = tuple(0 if b else None for b in batched)
-
-    def loop(first, second):
-      # Calling `mapped` again keeps the rule alive for a further vmap around this one.
-      outs = [
-        mapped(first[i] if batched[0] else first, second[i] if batched[1] else second)
-        for i in range(size)
+  @function.def_vmap
+  def rule(count: int, batched: Sequence[bool], *arrays: jax.Array):
+    if merge is not None and not batched[merge]:
+      merged = [
+        a.reshape(-1, *a.shape[2:]) if b else a for a, b in zip(arrays, batched, strict=True)
       ]
-      return jnp.stack(outs)
+      out = function(*merged)
+      return out.reshape(count, -1, *out.shape[1:]), True
 
-    together = jax.vmap(function, in_axes=axes)
-    if function is _conv_one and not batched[1]:
-      return together(first, second), True
-    return lax.platform_dependent(first, second, cpu=loop, default=together), True
+    def one_by_one(*arrays: jax.Array) -> jax.Array:
+      # Calling `function` again keeps this rule alive for a further vmap around this one.
+      pairs = (
+        [a[i] if b else a for a, b in zip(arrays, batched, strict=True)] for i in range(count)
+      )
+      return jnp.stack([function(*pair) for pair in pairs])
 
-  return mapped
+    together = jax.vmap(plain, in_axes=tuple(0 if b else None for b in batched))
+    return lax.platform_dependent(*arrays, cpu=one_by_one, default=together), True
 
-
-def _image_gradient(kernel: jax.Array, gradient: jax.Array) -> jax.Array:
-  k, _, c_in, _ = kernel.shape
-  h, w, _ = gradient.shape
-  image = jax.ShapeDtypeStruct((h + k - 1, w + k - 1, c_in), gradient.dtype)
-  return jax.linear_transpose(lambda image: _conv_one(image, kernel), image)(gradient)[0]
-
-
-def _kernel_gradient(image: jax.Array, gradient: jax.Array) -> jax.Array:
-  k = image.shape[0] - gradient.shape[0] + 1
-  kernel = jax.ShapeDtypeStruct((k, k, image.shape[-1], gradient.shape[-1]), gradient.dtype)
-  return jax.linear_transpose(lambda kernel: _conv_one(image, kernel), kernel)(gradient)[0]
-
-
-_forward = _one_by_one_on_cpu(_conv_one)
-_backward_image = _one_by_one_on_cpu(_image_gradient)
-_backward_kernel = _one_by_one_on_cpu(_kernel_gradient)
-
-
-def _conv_per_sample_fwd(image, kernel):
-  return _forward(image, kernel), (image, kernel)
-
-
-def _conv_per_sample_bwd(saved, gradient):
-  image, kernel = saved
-  return _backward_image(kernel, gradient), _backward_kernel(image, gradient)
-
-
-conv_per_sample.defvjp(_conv_per_sample_fwd, _conv_per_sample_bwd)
+  return function
 
 
 class ReflectConv(nn.Module):
@@ -152,17 +241,19 @@ class ReflectConv(nn.Module):
     kernel_size: height and width of the kernel, odd.
     kernel_init: initializer of the kernel; Xavier is what AdaConv's implementations train with.
     bias_init: initializer of the bias.
+    enlarge: `upsample` first.
   """
 
   features: int
   kernel_size: int = 3
   kernel_init: Callable[..., jax.Array] = nn.initializers.xavier_uniform()
   bias_init: Callable[..., jax.Array] = nn.initializers.zeros
+  enlarge: bool = False
 
   @nn.compact
   def __call__(self, images: jax.Array) -> jax.Array:
-    """Convolves `[n, h, w, c]` to `[n, h, w, features]`."""
+    """Convolves `[n, h, w, c]` to `[n, h, w, features]`, or twice as high and wide."""
     shape = (self.kernel_size, self.kernel_size, images.shape[-1], self.features)
     kernel = self.param("kernel", self.kernel_init, shape)
     bias = self.param("bias", self.bias_init, (self.features,))
-    return conv(images, kernel, bias)
+    return conv(images, kernel, bias, enlarge=self.enlarge)

@@ -27,13 +27,6 @@ MID_GREY = nn.initializers.constant(0.5)
 FAINT = nn.initializers.variance_scaling(1e-3, "fan_avg", "uniform")
 
 
-def upsample(features: jax.Array) -> jax.Array:
-  """Doubles height and width of `[n, h, w, c]` by repeating pixels (nearest neighbour)."""
-  n, h, w, c = features.shape
-  repeated = jnp.broadcast_to(features[:, :, None, :, None, :], (n, h, 2, w, 2, c))
-  return repeated.reshape(n, h * 2, w * 2, c)
-
-
 def near_identity(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
   """Initializes a kernel `[k, k, c_in, c_out]`: Xavier, or where c_in = c_out nearly the identity.
 
@@ -54,28 +47,31 @@ class Decoder(nn.Module):
   def __call__(
     self,
     features: jax.Array,
-    before_scale: Callable[[int, jax.Array], jax.Array] | None = None,
+    before_scale: Callable[[int, jax.Array, bool], jax.Array] | None = None,
   ) -> jax.Array:
     """Decodes a feature map.
 
     Args:
       features: `[n, h, w, 512]`, relu4_1 or a transformed relu4_1.
-      before_scale: called as `before_scale(i, features)` on what enters scale i = 0 ... 3, and
-        replaces it; AdaConv's operation.
+      before_scale: called as `before_scale(i, features, enlarge)` on what enters scale i = 0 ... 3,
+        and replaces it; AdaConv's operation. With `enlarge` it has to `conv.upsample` the features
+        first, for which a convolution has a shorter way.
 
     Returns:
       RGB `[n, 8 h, 8 w, 3]`; linear, so values may leave [0, 1].
     """
     x = features
     for scale, (_, widths) in enumerate(SCALES):
-      if scale > 0:
-        x = upsample(x)
+      enlarge = scale > 0
       if before_scale is not None:
-        x = before_scale(scale, x)
+        x, enlarge = before_scale(scale, x, enlarge), False
       for index, width in enumerate(widths):
         name = f"conv{len(SCALES) - scale}_{index + 1}"
         if width == 3:
           x = ReflectConv(width, kernel_init=FAINT, bias_init=MID_GREY, name=name)(x)
         else:
-          x = nn.relu(ReflectConv(width, kernel_init=near_identity, name=name)(x))
+          layer = ReflectConv(
+            width, kernel_init=near_identity, enlarge=enlarge and index == 0, name=name
+          )
+          x = nn.relu(layer(x))
     return x

@@ -118,9 +118,9 @@ class AdaConv(nn.Module):
   def decode(self, target: jax.Array, code: tuple[AdaConvKernels, ...]) -> jax.Array:
     """Decodes `[n, h, w, 512]` to RGB `[n, 8 h, 8 w, 3]`, with the code's kernels."""
 
-    def convolve(scale: int, features: jax.Array) -> jax.Array:
+    def convolve(scale: int, features: jax.Array, enlarge: bool) -> jax.Array:
       kernels, groups = code[scale], self.groups[scale]
-      apply = lambda x, kernels: adaconv(x, *kernels, groups=groups)  # noqa: E731
+      apply = lambda x, kernels: adaconv(x, *kernels, groups=groups, enlarge=enlarge)  # noqa: E731
       if kernels.bias.shape[0] == 1:  # one style for all images: an ordinary convolution
         kernels = jax.tree.map(lambda kernel: kernel[0], kernels)
         return jax.vmap(apply, in_axes=(0, None))(features, kernels)
@@ -185,11 +185,30 @@ def resize(images: jax.Array, height: int, width: int) -> jax.Array:
   return jax.image.resize(images, (images.shape[0], height, width, 3), "linear", antialias=True)
 
 
+def _is_one(alpha: float | jax.Array) -> bool:
+  return isinstance(alpha, int | float) and alpha == 1
+
+
 def blend(start: Any, end: Any, alpha: float | jax.Array) -> Any:
   """(1 - alpha) * start + alpha * end, leaf by leaf; `start` is not touched when alpha is 1."""
-  if isinstance(alpha, int | float) and alpha == 1:
+  if _is_one(alpha):
     return end
   return jax.tree.map(lambda a, b: (1 - alpha) * a + alpha * b, start, end)
+
+
+@struct.dataclass
+class ContentCode:
+  """What contents are to a model: computed once, rendered in many styles.
+
+  Attributes:
+    features: relu4_1 `[n, ceil(h / 8), ceil(w / 8), 512]`.
+    own_style: the code of the contents taken as styles, which AdaConv's alpha needs, or None.
+    size: height and width of the contents, static.
+  """
+
+  features: jax.Array
+  own_style: StyleCode | None
+  size: tuple[int, int] = struct.field(pytree_node=False)
 
 
 @struct.dataclass
@@ -237,17 +256,12 @@ class Stylizer:
   def stylize(
     self, content: jax.Array, code: StyleCode, alpha: float | jax.Array = 1.0
   ) -> jax.Array:
-    """Renders `content` in the styles of `code`.
-
-    alpha weighs AdaIN's t against the content's features (Huang & Belongie 2017, eq. 14).
-    AdaConv's paper has no such control; there alpha weighs the style's kernels against those
-    predicted from the content taken as its own style, which are affine in the descriptors, so
-    this is also the interpolation of descriptors.
+    """Renders `content` in the styles of `code`: `encode_content`, then `render`.
 
     Args:
       content: `[n, h, w, 3]`, RGB in [0, 1], any size.
       code: from `encode_style`, of n styles, or of one for all contents.
-      alpha: 0 (content) to 1 (style).
+      alpha: 0 (content) to 1 (style); see `render`.
 
     Returns:
       `[n, h, w, 3]` in [0, 1].
@@ -255,14 +269,54 @@ class Stylizer:
     Raises:
       ValueError: `code` is neither of one style nor of one per content.
     """
-    n, h, w, _ = content.shape
+    encoded = self.encode_content(content, for_alpha=not _is_one(alpha))
+    return self.render(encoded, code, alpha)
+
+  def encode_content(self, content: jax.Array, *, for_alpha: bool = True) -> ContentCode:
+    """Computes what `render` needs to know of the contents, once for any number of styles.
+
+    Args:
+      content: `[n, h, w, 3]`, RGB in [0, 1], any size.
+      for_alpha: prepare for an alpha other than 1, which AdaConv does by encoding the contents as
+        styles, too.
+    """
+    own_style = (
+      self.encode_style(content) if for_alpha and isinstance(self.model, AdaConv) else None
+    )
+    features = self._features(reflect_pad_to_multiple(content, STRIDE))
+    return ContentCode(features, own_style, content.shape[1:3])
+
+  def render(
+    self, content: ContentCode, code: StyleCode, alpha: float | jax.Array = 1.0
+  ) -> jax.Array:
+    """Renders encoded contents in the styles of `code`.
+
+    alpha weighs AdaIN's t against the content's features (Huang & Belongie 2017, eq. 14).
+    AdaConv's paper has no such control; there alpha weighs the style's kernels against those
+    predicted from the content taken as its own style, which are affine in the descriptors, so
+    this is also the interpolation of descriptors.
+
+    Args:
+      content: from `encode_content`.
+      code: from `encode_style`, of n styles, or of one for all contents.
+      alpha: 0 (content) to 1 (style).
+
+    Returns:
+      `[n, h, w, 3]` in [0, 1].
+
+    Raises:
+      ValueError: `code` is neither of one style nor of one per content; the contents were not
+        encoded for alpha.
+    """
+    n, (h, w) = content.features.shape[0], content.size
     styles = jax.tree.leaves(code)[0].shape[0]
     if styles not in (1, n):
       raise ValueError(f"code: expected one style, or one for each of {n} contents, got {styles}")
-    if isinstance(self.model, AdaConv) and not (isinstance(alpha, int | float) and alpha == 1):
-      code = blend(self.encode_style(content), code, alpha)
-    features = self._features(reflect_pad_to_multiple(content, STRIDE))
-    target = self._apply(features, code, alpha, method="content_target")
+    if isinstance(self.model, AdaConv) and not _is_one(alpha):
+      if content.own_style is None:
+        raise ValueError("alpha: expected 1, because of encode_content(..., for_alpha=False)")
+      code = blend(content.own_style, code, alpha)
+    target = self._apply(content.features, code, alpha, method="content_target")
     stylized = self._apply(target, code, method="decode")
     return jnp.clip(stylized[:, :h, :w], 0, 1)
 

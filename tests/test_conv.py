@@ -8,13 +8,16 @@ import numpy as np
 import pytest
 from jax import lax
 
+from adaconv_jax import conv_cpu
 from adaconv_jax.conv import (
+  SMALLEST_ON_CPU,
   ReflectConv,
   conv,
   conv_per_sample,
   conv_valid,
   reflect_pad,
   reflect_pad_to_multiple,
+  upsample,
 )
 
 
@@ -42,6 +45,20 @@ def gradient_loops(images, kernel, gradient) -> tuple[np.ndarray, np.ndarray]:
     d_images[image, y : y + k, x : x + k] += g * kernel[:, :, :, o]
     d_kernel[:, :, :, o] += g * images[image, y : y + k, x : x + k]
   return d_images, d_kernel
+
+
+def reflected_loops(images, kernel, gradient=None, enlarge=False):
+  """Output of a reflect-padded convolution, and its gradients if that of the output is given."""
+  scale, pad = 2 if enlarge else 1, kernel.shape[0] // 2
+  rows, columns = (np.pad(np.arange(n).repeat(scale), pad, "reflect") for n in images.shape[1:3])
+  padded = images[:, rows][:, :, columns]
+  out = conv_loops(padded, kernel)
+  if gradient is None:
+    return out
+  d_padded, d_kernel = gradient_loops(padded, kernel, gradient)
+  d_images = np.zeros(images.shape)
+  np.add.at(d_images, (slice(None), rows[:, None], columns), d_padded)
+  return out, (d_images, d_kernel)
 
 
 def assert_close(got, expected):
@@ -104,6 +121,68 @@ def test_conv_keeps_the_size_and_mirrors_at_the_borders(size, k):
   assert_close(got, (expected + bias, expected))
 
 
+LEAST = SMALLEST_ON_CPU
+# Sizes with and without the forms for CPUs; those go by tiles of four columns.
+SIZES = [(2, 5), (LEAST - 1, LEAST), (LEAST, LEAST + 1), (LEAST + 3, LEAST + 2), (LEAST, LEAST + 4)]
+
+
+@pytest.mark.parametrize("enlarge", [False, True])
+@pytest.mark.parametrize("size", SIZES)
+def test_conv_and_its_gradients_equal_loops(size, enlarge):
+  size = tuple(-(-side // 2) for side in size) if enlarge else size
+  images, kernel = random(2, *size, 3), random(3, 3, 3, 2)
+  gradient = random(2, *(side * (2 if enlarge else 1) for side in size), 2)
+  got = forward_and_gradients(lambda x, k: conv(x, k, enlarge=enlarge))(images, kernel, gradient)
+  assert_close(got, reflected_loops(images, kernel, gradient, enlarge))
+
+
+@pytest.mark.parametrize("size", SIZES[2:])
+def test_many_channels_take_winograd_s_form_and_equal_loops(size, monkeypatch):
+  calls = []
+  winograd = conv_cpu._winograd
+  monkeypatch.setattr(conv_cpu, "WINOGRAD_CHANNELS", 2)
+  monkeypatch.setattr(conv_cpu, "_winograd", lambda *args: (calls.append(args), winograd(*args))[1])
+  # Channels that no other test has: what is traced once is not traced again.
+  images, kernel, gradient = random(2, *size, 6), random(3, 3, 6, 5), random(2, *size, 5)
+  got = forward_and_gradients(lambda x, k: conv(x, k))(images, kernel, gradient)
+  assert_close(got, reflected_loops(images, kernel, gradient))
+  assert len(calls) == 2  # the output and the images' gradient
+
+
+@pytest.mark.parametrize("enlarge", [False, True])
+@pytest.mark.parametrize("count", [1, 3, 9])
+def test_the_kernel_s_gradient_is_the_same_in_parts(enlarge, count, monkeypatch):
+  images, gradient = random(count, 12, 12, 4), random(count, *((12, 24)[enlarge],) * 2, 5)
+  form = conv_cpu.enlarged_kernel_gradient if enlarge else conv_cpu.kernel_gradient
+  whole = jax.jit(form)(images, gradient)
+  monkeypatch.setattr(conv_cpu, "KERNEL_GRADIENT_PIXELS", 12 * 12)
+  parts = list(conv_cpu._parts(images, gradient))
+  assert len(parts) == {1: 1, 3: 3, 9: 5}[count]
+  assert_close(jax.jit(lambda x, g: form(x, g))(images, gradient), whole)
+
+
+def test_shorter_types_are_convolved_in_float32_on_cpu():
+  images, kernel = (
+    jnp.asarray(x, jnp.bfloat16) for x in (random(1, 12, 13, 3), random(3, 3, 3, 2))
+  )
+  out = jax.jit(conv)(images, kernel)
+  assert out.dtype == jnp.bfloat16
+  exact = reflected_loops(*(np.asarray(x, np.float32) for x in (images, kernel)))
+  np.testing.assert_allclose(np.asarray(out, np.float32), exact, rtol=2**-8)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1, 2), (2, 3, 5, 4)])
+def test_upsample_repeats_pixels(shape):
+  x = random(*shape)
+  np.testing.assert_array_equal(upsample(jnp.asarray(x)), x.repeat(2, 1).repeat(2, 2))
+
+
+def test_gradient_of_upsample_sums_each_pixel_s_copies():
+  x, g = np.zeros((1, 2, 3, 2), np.float32), np.arange(48, dtype=np.float32).reshape(1, 4, 6, 2)
+  (got,) = jax.vjp(upsample, x)[1](g)
+  np.testing.assert_array_equal(got, g.reshape(1, 2, 2, 3, 2, 2).sum((2, 4)))
+
+
 @pytest.mark.parametrize("pad", [0, 1, 2])
 @pytest.mark.parametrize("size", [(1, 3), (2, 5), (4, 4)])
 def test_reflect_pad_is_that_of_numpy(size, pad):
@@ -150,7 +229,7 @@ def batch(*levels, size=(5, 4), k=3, c_in=2, c_out=3):
     tuple(count for count, axes in zip(counts, levels, strict=True) if axes[side] == 0)
     for side in (0, 1)
   )
-  image, kernel = (h + k - 1, w + k - 1, c_in), (k, k, c_in, c_out)
+  image, kernel = (h, w, c_in), (k, k, c_in, c_out)
   return random(*lead_image, *image), random(*lead_kernel, *kernel), random(*counts, h, w, c_out)
 
 
@@ -162,20 +241,22 @@ def per_image_loops(image, kernel, gradient, *levels):
     at_image, at_kernel = (
       tuple(i for i, axes in zip(index, levels, strict=True) if axes[side] == 0) for side in (0, 1)
     )
-    out[index] = conv_loops(image[at_image][None], kernel[at_kernel])[0]
-    for_image, for_kernel = gradient_loops(
+    its_out, (for_image, for_kernel) = reflected_loops(
       image[at_image][None], kernel[at_kernel], gradient[index][None]
     )
+    out[index] = its_out[0]
     d_image[at_image] += for_image[0]
     d_kernel[at_kernel] += for_kernel
   return out, (d_image, d_kernel)
 
 
 @pytest.mark.parametrize("levels", [[], *([axes] for axes in AXES)], ids=lambda levels: str(levels))
-@pytest.mark.parametrize("elsewhere", [False, True])
-def test_vmap_and_its_gradients_equal_loops(levels, elsewhere, monkeypatch):
+@pytest.mark.parametrize(
+  "elsewhere, size", [(False, (5, 4)), (False, (LEAST, LEAST)), (True, (5, 4))]
+)
+def test_vmap_and_its_gradients_equal_loops(levels, elsewhere, size, monkeypatch):
   calls = as_elsewhere(monkeypatch) if elsewhere else []
-  args, function = batch(*levels), conv_per_sample
+  args, function = batch(*levels, size=size), conv_per_sample
   for axes in levels:
     function = jax.vmap(function, axes)
   assert_close(forward_and_gradients(function)(*args), per_image_loops(*args, *levels))

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from adaconv_jax.decoder import SCALES, Decoder, near_identity, upsample
+from adaconv_jax.decoder import SCALES, Decoder, near_identity
 
 # Huang & Belongie's decoder, coarse to fine, as AdaConv's blocks divide it: 1, 4, 2, 2.
 PUBLISHED = [
@@ -35,9 +35,8 @@ def decode_loops(params: dict, features: np.ndarray, before_scale=None) -> np.nd
   """In float64, tap by tap, walking the published list."""
   x = features.astype(np.float64)
   for scale, convolutions in enumerate(PUBLISHED):
-    if scale:
-      x = x.repeat(2, axis=1).repeat(2, axis=2)
-    x = x if before_scale is None else before_scale(scale, x)
+    x = x.repeat(2, axis=1).repeat(2, axis=2) if scale and before_scale is None else x
+    x = x if before_scale is None else before_scale(scale, x, scale > 0)
     for index, (c_in, c_out) in enumerate(convolutions, 1):
       kernel, bias = (params[f"conv{4 - scale}_{index}"][name] for name in ("kernel", "bias"))
       assert kernel.shape == (3, 3, c_in, c_out)
@@ -47,18 +46,6 @@ def decode_loops(params: dict, features: np.ndarray, before_scale=None) -> np.nd
       x = sum(taps) + bias
       x = x if c_out == 3 else np.maximum(x, 0)
   return x
-
-
-@pytest.mark.parametrize("shape", [(1, 1, 1, 2), (2, 3, 5, 4)])
-def test_upsample_repeats_pixels(shape):
-  x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
-  np.testing.assert_array_equal(upsample(jnp.asarray(x)), x.repeat(2, 1).repeat(2, 2))
-
-
-def test_gradient_of_upsample_sums_each_pixel_s_copies():
-  x, g = np.zeros((1, 2, 3, 2), np.float32), np.arange(48, dtype=np.float32).reshape(1, 4, 6, 2)
-  (got,) = jax.vjp(upsample, x)[1](g)
-  np.testing.assert_array_equal(got, g.reshape(1, 2, 2, 3, 2, 2).sum((2, 4)))
 
 
 def test_decoder_equals_numpy_and_is_linear_at_the_end():
@@ -75,14 +62,19 @@ def test_before_scale_replaces_what_enters_every_scale():
   params, seen = random_params(), []
   features = np.abs(np.random.default_rng(1).normal(size=(1, 1, 1, 512))).astype(np.float32)
 
-  def shifted(scale, x):
-    seen.append((scale, x.shape))
+  def shifted(scale, x, enlarge):
+    seen.append((scale, x.shape, enlarge))
+    x = x.repeat(2, axis=1).repeat(2, axis=2) if enlarge else x
     return x * (scale + 1) - 0.5
 
   expected = decode_loops(params, features, shifted)
   expected_calls, seen = seen, []
   got = jax.jit(lambda p, x: Decoder().apply({"params": p}, x, shifted))(params, features)
-  assert seen == expected_calls == [(i, (1, 2**i, 2**i, SCALES[i][0])) for i in range(4)]
+  assert (
+    seen
+    == expected_calls
+    == [(i, (1, 2 ** max(i - 1, 0), 2 ** max(i - 1, 0), SCALES[i][0]), i > 0) for i in range(4)]
+  )
   np.testing.assert_allclose(np.asarray(got), expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 

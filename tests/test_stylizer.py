@@ -14,6 +14,7 @@ from small_models import small_stylizer
 
 from adaconv_jax.adaconv import adaconv
 from adaconv_jax.adain import EPS, ChannelStats
+from adaconv_jax.conv import upsample
 from adaconv_jax.decoder import SCALES, Decoder
 from adaconv_jax.stylizer import (
   AdaConv,
@@ -173,7 +174,8 @@ def test_adain_target_has_the_style_statistics_at_relu4_1():
 def decode(stylizer: Stylizer, features, code):
   """What `stylize` has to return for one image: no vmap, and AdaIN's code is in the features."""
 
-  def convolve(scale, x):
+  def convolve(scale, x, enlarge):
+    x = upsample(x) if enlarge else x
     if isinstance(code, ChannelStats):
       return x
     return adaconv(x[0], *(kernel[0] for kernel in code[scale]), groups=GROUPS[scale])[None]

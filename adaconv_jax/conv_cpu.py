@@ -1,0 +1,226 @@
+"""How a CPU runs the 3x3 convolutions: the numbers of `conv.plain_conv`, up to rounding, sooner.
+
+- XLA's CPU convolution is fast only with zero padding of its own, and to copy a feature map with
+  mirrored borders costs as much as a layer of few channels. So the zero-padded convolution runs on
+  the images as they are, and what the mirrored pixels add to the outermost rows and columns is
+  added there.
+- With many channels, Winograd's F(4, 3) along the width (Lavin & Gray, CVPR 2016) has half of the
+  products. With few, its transforms cost more than they save.
+- Behind a nearest-neighbour upsampling, three products per axis serve two output pixels, where
+  the plain form has six: a quarter of the products in all.
+
+Images are `[n, h, w, c]`, float32, at least 2 x 2 pixels; kernels `[3, 3, c_in, c_out]`.
+"""
+
+import functools
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+DIMENSION_NUMBERS = ("NHWC", "HWIO", "NHWC")
+# Channels from which on Winograd's form wins, measured with images of 256 and 512 pixels.
+WINOGRAD_CHANNELS = 256
+# With more pixels, XLA's kernel gradient takes twice as long as for each image alone.
+KERNEL_GRADIENT_PIXELS = 2**15
+
+# F(4, 3) with the points 0, 1, -1, 2, -2, infinity: 4 outputs = OUT ((IN 6 pixels) * (TAPS 3 taps))
+_IN = np.array(
+  [
+    [4, 0, -5, 0, 1, 0],
+    [0, -4, -4, 1, 1, 0],
+    [0, 4, -4, -1, 1, 0],
+    [0, -2, -1, 2, 1, 0],
+    [0, 2, -1, -2, 1, 0],
+    [0, 4, 0, -5, 0, 1],
+  ],
+  np.float32,
+)
+_TAPS = np.array(
+  [
+    [1 / 4, 0, 0],
+    [-1 / 6, -1 / 6, -1 / 6],
+    [-1 / 6, 1 / 6, -1 / 6],
+    [1 / 24, 1 / 12, 1 / 6],
+    [1 / 24, -1 / 12, 1 / 6],
+    [0, 0, 1],
+  ],
+  np.float32,
+)
+_OUT = np.array(
+  [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]], np.float32
+)
+
+
+def conv(images: jax.Array, kernel: jax.Array) -> jax.Array:
+  """Convolves with reflect padding: `[n, h, w, c_in]` to `[n, h, w, c_out]`."""
+  return _add_to_lines(_zero_padded(images, kernel), _border(_lines(images, 1), kernel), 0)
+
+
+def image_gradient(kernel: jax.Array, gradient: jax.Array) -> jax.Array:
+  """The gradient of `conv` with respect to the images, from that of its output."""
+  flipped = kernel[::-1, ::-1].swapaxes(2, 3)
+  n, h, w, _ = gradient.shape
+  images = jax.ShapeDtypeStruct((n, h, w, kernel.shape[2]), gradient.dtype)
+  lines = jax.eval_shape(lambda images: _lines(images, 1), images)
+  border = jax.linear_transpose(lambda lines: _border(lines, kernel), lines)
+  return _add_to_lines(_zero_padded(gradient, flipped), border(_lines(gradient, 0))[0], 1)
+
+
+def kernel_gradient(images: jax.Array, gradient: jax.Array) -> jax.Array:
+  """The gradient of `conv` with respect to the kernel, from that of its output."""
+  lines = _lines(images, 1)
+  of_border = _transpose_kernel(lambda kernel: _border(lines, kernel), images, gradient)
+  total = of_border(_lines(gradient, 0))
+  for some, their_gradient in _parts(images, gradient):
+    total += _transpose_kernel(functools.partial(_xla, some), some, gradient)(their_gradient)
+  return total
+
+
+def _transpose_kernel(function, images: jax.Array, gradient: jax.Array):
+  """The adjoint of a linear function of the kernel between `images` and `gradient`."""
+  kernel = jax.ShapeDtypeStruct((3, 3, images.shape[-1], gradient.shape[-1]), images.dtype)
+  adjoint = jax.linear_transpose(function, kernel)
+  return lambda gradient: adjoint(gradient)[0]
+
+
+def _parts(images: jax.Array, gradient: jax.Array) -> Iterator[tuple[jax.Array, jax.Array]]:
+  """Splits a batch that is too large for a fast kernel gradient, into at most eight parts."""
+  n, h, w, _ = images.shape
+  thin = min(images.shape[-1], gradient.shape[-1]) <= 3  # already limited by memory
+  size = n if thin or n * h * w <= KERNEL_GRADIENT_PIXELS else -(-n // 8)
+  for i in range(0, n, size):
+    yield images[i : i + size], gradient[i : i + size]
+
+
+def _zero_padded(images: jax.Array, kernel: jax.Array) -> jax.Array:
+  if min(kernel.shape[2:]) >= WINOGRAD_CHANNELS:
+    return _winograd(images, kernel)
+  return _xla(images, kernel)
+
+
+def _xla(images: jax.Array, kernel: jax.Array, padding=((1, 1), (1, 1))) -> jax.Array:
+  return lax.conv_general_dilated(
+    images, kernel, (1, 1), padding, dimension_numbers=DIMENSION_NUMBERS
+  )
+
+
+def _winograd(images: jax.Array, kernel: jax.Array) -> jax.Array:
+  """The zero-padded convolution: F(4, 3) along the width, XLA's convolution along the height."""
+  n, h, w, _ = images.shape
+  tiles = -(-w // 4)
+  taps = jnp.einsum("ib,abck->iack", _TAPS, kernel)[:, :, None]  # [6, 3, 1, c_in, c_out]
+  taps = lax.optimization_barrier(taps)  # XLA would compute those of constant kernels, for minutes
+  padded = jnp.pad(images, ((0, 0), (0, 0), (1, 4 * tiles - w + 1), (0, 0)))
+  pixels = [padded[:, :, i : i + 4 * tiles - 3 : 4] for i in range(6)]
+  products = [_xla(_combine(row, pixels), taps[i], ((1, 1), (0, 0))) for i, row in enumerate(_IN)]
+  # One sum for all four outputs of a tile: to stack four sums would be another copy.
+  outs = sum(product[:, :, :, None] * _OUT[:, i, None] for i, product in enumerate(products))
+  return outs.reshape(n, h, 4 * tiles, -1)[:, :, :w]
+
+
+def _combine(weights: np.ndarray, terms: list[jax.Array]) -> jax.Array:
+  used = [(float(a), term) for a, term in zip(weights, terms, strict=True) if a]
+  return sum((a * term for a, term in used[1:]), start=used[0][0] * used[0][1])
+
+
+# --- the border ---
+
+Lines = tuple[jax.Array, jax.Array, jax.Array, jax.Array]  # top, bottom, left, right
+
+
+def _lines(images: jax.Array, distance: int) -> Lines:
+  """The rows `[n, 1, w, c]` and columns `[n, h, 1, c]` at `distance` from the edges."""
+  _, h, w, _ = images.shape
+  rows = (lax.slice_in_dim(images, y, y + 1, axis=1) for y in (distance, h - 1 - distance))
+  columns = (lax.slice_in_dim(images, x, x + 1, axis=2) for x in (distance, w - 1 - distance))
+  return (*rows, *columns)
+
+
+def _add_to_lines(images: jax.Array, lines: Lines, distance: int) -> jax.Array:
+  """The adjoint of `_lines`, added to `images`; without another pass over all of them."""
+  _, h, w, _ = images.shape
+  places = ((1, distance), (1, h - 1 - distance), (2, distance), (2, w - 1 - distance))
+  for line, (axis, index) in zip(lines, places, strict=True):
+    there = lax.slice_in_dim(images, index, index + 1, axis=axis)
+    images = lax.dynamic_update_slice_in_dim(images, there + line, index, axis)
+  return images
+
+
+def _border(lines: Lines, kernel: jax.Array) -> Lines:
+  """What the mirrored pixels add to the outermost lines of a zero-padded convolution.
+
+  Args:
+    lines: those that are mirrored, at distance 1 from the edges.
+    kernel: of the convolution.
+  """
+  top, bottom, left, right = lines
+  none, one = (0, 0), (1, 1)
+  # The corners of the padded image belong to its rows.
+  top, bottom = (jnp.pad(x, (none, none, one, none), mode="reflect") for x in (top, bottom))
+  return (
+    _xla(top, kernel[:1], (none, none)),
+    _xla(bottom, kernel[2:], (none, none)),
+    _xla(left, kernel[:, :1], (one, none)),
+    _xla(right, kernel[:, 2:], (one, none)),
+  )
+
+
+# --- behind an upsampling ---
+
+
+def enlarged_conv(images: jax.Array, kernel: jax.Array) -> jax.Array:
+  """Upsamples x2 (nearest neighbour) and convolves with reflect padding, in one.
+
+  Along one axis, with taps a, b, c and pixels x, the two outputs at pixel i are
+
+      a x[i-1] + (b + c) x[i] = (a + b + c) x[i] - a (x[i] - x[i-1])
+      (a + b) x[i] + c x[i+1] = (a + b + c) x[i] + c (x[i+1] - x[i])
+
+  and a mirrored border makes the outermost differences zero.
+
+  Returns:
+    `[n, 2 h, 2 w, c_out]`.
+  """
+  n, h, w, _ = images.shape
+  by_rows = jnp.stack([-kernel[0], kernel.sum(0), kernel[2]])
+  taps = jnp.stack([-by_rows[:, 0], by_rows.sum(1), by_rows[:, 2]], axis=1)  # [3, 3, c_in, c_out]
+  taps = lax.optimization_barrier(taps)
+
+  def products(pixels: jax.Array, rows: tuple[int, ...], columns: tuple[int, ...]) -> jax.Array:
+    """Each pixel times `taps[y, x]`: `[n, h, w, rows, columns, c_out]`."""
+    chosen = jnp.concatenate([taps[y, x] for y in rows for x in columns], axis=-1)
+    return (pixels @ chosen).reshape(*pixels.shape[:3], len(rows), len(columns), -1)
+
+  across = jnp.pad(jnp.diff(images, axis=2), ((0, 0), (0, 0), (1, 1), (0, 0)))
+  down = jnp.pad(jnp.diff(images, axis=1), ((0, 0), (1, 1), (0, 0), (0, 0)))
+  both = jnp.pad(jnp.diff(across, axis=1), ((0, 0), (1, 1), (0, 0), (0, 0)))
+  same = products(images, (1,), (1,))[:, :, :, 0, 0]
+  across = products(across, (1,), (0, 2))[:, :, :, 0]
+  down = products(down, (0, 2), (1,))[:, :, :, :, 0]
+  both = products(both, (0, 2), (0, 2))
+
+  def output(y: int, x: int) -> jax.Array:
+    """The output pixels at (2 i + y, 2 j + x)."""
+    part = same + across[:, :, x : x + w, x] + down[:, y : y + h, :, y]
+    return part + both[:, y : y + h, x : x + w, y, x]
+
+  rows = [jnp.stack([output(y, x) for x in (0, 1)], axis=3) for y in (0, 1)]
+  return jnp.stack(rows, axis=2).reshape(n, 2 * h, 2 * w, -1)
+
+
+def enlarged_image_gradient(kernel: jax.Array, gradient: jax.Array) -> jax.Array:
+  """The gradient of `enlarged_conv` with respect to the images, from that of its output."""
+  n, h, w, _ = gradient.shape
+  images = jax.ShapeDtypeStruct((n, h // 2, w // 2, kernel.shape[2]), gradient.dtype)
+  return jax.linear_transpose(lambda images: enlarged_conv(images, kernel), images)(gradient)[0]
+
+
+def enlarged_kernel_gradient(images: jax.Array, gradient: jax.Array) -> jax.Array:
+  """The gradient of `enlarged_conv` with respect to the kernel, from that of its output."""
+  return sum(
+    _transpose_kernel(functools.partial(enlarged_conv, some), some, gradient)(their_gradient)
+    for some, their_gradient in _parts(images, gradient)
+  )
