@@ -90,6 +90,7 @@ def train_and_evaluate(config: Any, workdir: Path) -> int:
   # Model.
   per_process = process_batch_size(config.batch_size)
   model, vgg = make_networks(config)
+  shown_vgg = vgg.clone(compute_dtype="float32")  # as a model is loaded
   vgg_params, vgg_info = vgg_weights.load(config.model.vgg, config.model.vgg_weights or None)
   write_record(workdir, config.to_dict(), vgg_info)
 
@@ -153,7 +154,7 @@ def train_and_evaluate(config: Any, workdir: Path) -> int:
         checkpoints.save(fetch(state))
       if (step % config.sample_every_steps == 0 or last) and not stopping:
         params = jax.tree.map(jnp.asarray, fetch(state.params))
-        progress.grid(step, Stylizer(params, vgg_params, model, vgg), *samples)
+        progress.grid(step, Stylizer(params, vgg_params, model, shown_vgg), *samples)
       if stopping:
         log.warning("stopped by a signal: saved step %d; the same command goes on from it", step)
         break
@@ -163,7 +164,7 @@ def train_and_evaluate(config: Any, workdir: Path) -> int:
 def make_networks(config: Any) -> tuple[TransferModel, VGG]:
   """Builds what `config.model` describes, without weights."""
   model = make_model(config.model.transform, config.model.settings.to_dict())
-  return model, VGG(config.model.vgg, config.model.vgg_padding)
+  return model, VGG(config.model.vgg, config.model.vgg_padding, config.model.compute_dtype)
 
 
 def make_steps(

@@ -56,7 +56,7 @@ def adaconv(
     eps: added to the biased variance inside the root.
 
   Returns:
-    `[h, w, c_out]`.
+    `[h, w, c_out]`, in the dtype of `features`.
 
   Raises:
     ValueError: a shape does not fit the others or `groups`.
@@ -67,8 +67,9 @@ def adaconv(
   if groups == features.shape[-1] == c_out:
     out = _depthwise(padded, spatial_kernel[:, :, 0] * pointwise_kernel[0, 0, 0])
   else:
-    out = conv_per_sample(padded, compose_kernels(spatial_kernel, pointwise_kernel, groups))
-  return out + bias
+    kernel = compose_kernels(spatial_kernel, pointwise_kernel, groups)
+    out = conv_per_sample(padded, kernel.astype(features.dtype))
+  return (out + bias).astype(features.dtype)
 
 
 def compose_kernels(

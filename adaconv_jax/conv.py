@@ -61,10 +61,12 @@ def conv(images: jax.Array, kernel: jax.Array, bias: jax.Array | None = None) ->
     bias: `[c_out]`, or None.
 
   Returns:
-    `[n, h, w, c_out]`.
+    `[n, h, w, c_out]`, in the dtype of `images`.
   """
+  kernel = kernel.astype(images.dtype)
   out = conv_valid(reflect_pad(images, kernel.shape[0] // 2), kernel)
-  return out if bias is None else out + bias
+  # Added in the bias' dtype, so that its gradient is summed in it as well.
+  return out if bias is None else (out + bias).astype(images.dtype)
 
 
 @jax.custom_vjp

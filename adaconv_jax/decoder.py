@@ -64,7 +64,7 @@ class Decoder(nn.Module):
         replaces it; AdaConv's operation.
 
     Returns:
-      RGB `[n, 8 h, 8 w, 3]`; linear, so values may leave [0, 1].
+      RGB `[n, 8 h, 8 w, 3]`; linear, so values may leave [0, 1]; float32.
     """
     x = features
     for scale, (_, widths) in enumerate(SCALES):
@@ -78,4 +78,4 @@ class Decoder(nn.Module):
           x = ReflectConv(width, kernel_init=FAINT, bias_init=MID_GREY, name=name)(x)
         else:
           x = nn.relu(ReflectConv(width, kernel_init=near_identity, name=name)(x))
-    return x
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
