@@ -5,6 +5,10 @@
       --workdir DIR
 
 A run that was stopped goes on when the same command is given again.
+
+    python train.py --config configs/adaconv.py --aot=v5e:2x4
+
+tells whether the training fits into the memory of TPUs that one does not have at hand.
 """
 
 import contextlib
@@ -13,22 +17,25 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 from absl import app, flags
 from jax.experimental import multihost_utils
 from ml_collections import config_flags
 
-from adaconv_jax import vgg_weights
+from adaconv_jax import aot, vgg_weights
 from adaconv_jax.checkpoint import CheckpointError, Checkpoints
 from adaconv_jax.data import CropSpec, load_images, make_batches
 from adaconv_jax.progress import Progress
-from adaconv_jax.stylizer import Stylizer, make_model
+from adaconv_jax.stylizer import Stylizer, TransferModel, make_model
 from adaconv_jax.training import (
   LossWeights,
+  TrainStep,
   create_state,
   fetch,
   make_optimizer,
@@ -55,6 +62,12 @@ DISTRIBUTED = flags.DEFINE_enum(
 COORDINATOR = flags.DEFINE_string("coordinator", None, "Address and port of the first process.")
 NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Number of processes.")
 PROCESS_ID = flags.DEFINE_integer("process_id", None, "This process's number, from 0.")
+AOT = flags.DEFINE_string(
+  "aot",
+  None,
+  "A TPU topology such as v5e:2x4: compile the training step for it, say what it would need, and "
+  "exit. Needs libtpu, but no TPU, no data and no --workdir.",
+)
 
 
 def train_and_evaluate(config: Any, workdir: Path) -> int:
@@ -76,8 +89,8 @@ def train_and_evaluate(config: Any, workdir: Path) -> int:
 
   # Model.
   per_process = process_batch_size(config.batch_size)
-  model = make_model(config.model.transform, config.model.settings.to_dict())
-  vgg = VGG(config.model.vgg, config.model.vgg_padding)
+  model, vgg = make_networks(config)
+  shown_vgg = vgg.clone(compute_dtype="float32")  # as a model is loaded
   vgg_params, vgg_info = vgg_weights.load(config.model.vgg, config.model.vgg_weights or None)
   write_record(workdir, config.to_dict(), vgg_info)
 
@@ -93,34 +106,7 @@ def train_and_evaluate(config: Any, workdir: Path) -> int:
   samples = [load_images(shown, config.sample_size) for _, shown in (content, style)]
 
   # State.
-  optimizer = config.optimizer
-  schedule = make_schedule(
-    optimizer.learning_rate,
-    warmup_steps=optimizer.warmup_steps,
-    decay=optimizer.decay,
-    decay_rate=optimizer.decay_rate,
-    num_steps=config.num_steps,
-  )
-  tx = make_optimizer(schedule, optimizer.clip_norm)
-  weights = LossWeights(
-    content=config.loss.content_weight,
-    style=config.loss.style_weight,
-    layers=config.loss.style_layers.to_dict(),
-    pixel=config.loss.pixel_weight,
-    style_ramp_steps=config.loss.style_ramp_steps,
-  )
-  reconstruct_step, transfer_step = (
-    make_train_step(
-      model,
-      vgg,
-      tx,
-      schedule,
-      weights,
-      reconstruct_steps=config.reconstruct_steps,
-      reconstruct=reconstruct,
-    )
-    for reconstruct in (True, False)
-  )
+  tx, reconstruct_step, transfer_step = make_steps(config, model, vgg)
   state = create_state(model, tx, jax.random.key(config.seed))
 
   with contextlib.ExitStack() as stack:
@@ -168,11 +154,85 @@ def train_and_evaluate(config: Any, workdir: Path) -> int:
         checkpoints.save(fetch(state))
       if (step % config.sample_every_steps == 0 or last) and not stopping:
         params = jax.tree.map(jnp.asarray, fetch(state.params))
-        progress.grid(step, Stylizer(params, vgg_params, model, vgg), *samples)
+        progress.grid(step, Stylizer(params, vgg_params, model, shown_vgg), *samples)
       if stopping:
         log.warning("stopped by a signal: saved step %d; the same command goes on from it", step)
         break
   return step
+
+
+def make_networks(config: Any) -> tuple[TransferModel, VGG]:
+  """Builds what `config.model` describes, without weights."""
+  model = make_model(config.model.transform, config.model.settings.to_dict())
+  return model, VGG(config.model.vgg, config.model.vgg_padding, config.model.compute_dtype)
+
+
+def make_steps(
+  config: Any, model: TransferModel, vgg: VGG, devices: Sequence[Any] | None = None
+) -> tuple[optax.GradientTransformation, TrainStep, TrainStep]:
+  """Builds the optimizer and the two training steps, of reconstruction and of transfer.
+
+  Args:
+    config: a ConfigDict as in `configs/`.
+    model: the trained part.
+    vgg: encoder and loss network.
+    devices: what the steps run on; all devices by default.
+  """
+  optimizer = config.optimizer
+  schedule = make_schedule(
+    optimizer.learning_rate,
+    warmup_steps=optimizer.warmup_steps,
+    decay=optimizer.decay,
+    decay_rate=optimizer.decay_rate,
+    num_steps=config.num_steps,
+  )
+  tx = make_optimizer(schedule, optimizer.clip_norm)
+  weights = LossWeights(
+    content=config.loss.content_weight,
+    style=config.loss.style_weight,
+    layers=config.loss.style_layers.to_dict(),
+    pixel=config.loss.pixel_weight,
+    style_ramp_steps=config.loss.style_ramp_steps,
+  )
+  reconstruct_step, transfer_step = (
+    make_train_step(
+      model,
+      vgg,
+      tx,
+      schedule,
+      weights,
+      reconstruct_steps=config.reconstruct_steps,
+      reconstruct=reconstruct,
+      devices=devices,
+    )
+    for reconstruct in (True, False)
+  )
+  return tx, reconstruct_step, transfer_step
+
+
+def compile_ahead(config: Any, topology: str) -> None:
+  """Compiles the transfer step for a TPU topology and prints what it would need.
+
+  Args:
+    config: a ConfigDict as in `configs/`.
+    topology: such as "v5e:2x4".
+
+  Raises:
+    ValueError: a setting is impossible, there is no such topology, or the step does not fit.
+    FileNotFoundError: the TPU compiler is not installed.
+  """
+  devices = aot.tpu_devices(topology)
+  process_batch_size(config.batch_size, len(devices))
+  model, vgg = make_networks(config)
+  tx, _, step = make_steps(config, model, vgg, devices)
+  state = jax.eval_shape(lambda: create_state(model, tx, jax.random.key(0)))
+  vgg_params = jax.eval_shape(vgg.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))["params"]
+  data = config.data
+  batch = aot.crops(config.batch_size, data.content_crop, data.style_crop)
+  log.info("compiling a step of %d pairs for %s ...", config.batch_size, topology)
+  needs = aot.compile_step(step, state, vgg_params, batch, len(devices))
+  print(aot.report(needs, aot.memory_of(topology)))
+  aot.check_fit(needs, aot.memory_of(topology))
 
 
 class StopRequest:
@@ -231,6 +291,8 @@ def main(argv: list[str]) -> None:
   ours.setLevel(logging.INFO)
   ours.propagate = False
   try:
+    if AOT.value is not None:
+      return compile_ahead(CONFIG.value, AOT.value)
     connect(DISTRIBUTED.value, COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
     step = train_and_evaluate(CONFIG.value, Path(str(WORKDIR.value)))
   except (ValueError, FileNotFoundError, FloatingPointError, CheckpointError) as error:
@@ -242,7 +304,12 @@ def cli() -> None:
   """Entry point of the console command."""
   # `python train.py` finds the configs that others import; the installed command needs this for it.
   sys.path.append(os.getcwd())
-  flags.mark_flags_as_required(["config", "workdir"])
+  flags.mark_flag_as_required("config")
+  flags.register_multi_flags_validator(
+    ["workdir", "aot"],
+    lambda values: values["workdir"] is not None or values["aot"] is not None,
+    "Flag --workdir must have a value other than None.",
+  )
   app.run(main, flags_parser=_parse_flags)
 
 

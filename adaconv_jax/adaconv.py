@@ -59,7 +59,7 @@ def adaconv(
     eps: added to the biased variance inside the root.
 
   Returns:
-    `[h, w, c_out]`, or with `enlarge` `[2 h, 2 w, c_out]`.
+    `[h, w, c_out]`, or with `enlarge` `[2 h, 2 w, c_out]`, in the dtype of `features`.
 
   Raises:
     ValueError: a shape does not fit the others or `groups`.
@@ -70,9 +70,11 @@ def adaconv(
   if groups == features.shape[-1] == c_out:
     images = upsample(normalized[None]) if enlarge else normalized[None]
     kernel = spatial_kernel[:, :, 0] * pointwise_kernel[0, 0, 0]
-    return _depthwise(reflect_pad(images, k // 2)[0], kernel) + bias
-  kernel = compose_kernels(spatial_kernel, pointwise_kernel, groups)
-  return conv_per_sample(normalized, kernel, enlarge=enlarge) + bias
+    out = _depthwise(reflect_pad(images, k // 2)[0], kernel)
+  else:
+    kernel = compose_kernels(spatial_kernel, pointwise_kernel, groups)
+    out = conv_per_sample(normalized, kernel.astype(features.dtype), enlarge=enlarge)
+  return (out + bias).astype(features.dtype)
 
 
 def compose_kernels(

@@ -1,7 +1,8 @@
 """Adaptive instance normalization (Huang & Belongie, ICCV 2017).
 
 Pure functions of arrays. Statistics are per image and channel, over height and width, with the
-biased variance, and `eps` inside the root: a flat channel then has finite gradients.
+biased variance, and `eps` inside the root: a flat channel then has finite gradients. They are
+computed in float32 even of features in bfloat16, which keep their dtype when they are normalized.
 """
 
 from typing import NamedTuple
@@ -23,8 +24,9 @@ def channel_stats(features: jax.Array, *, eps: float = EPS) -> ChannelStats:
   """Computes mean and standard deviation over space of `features` `[..., h, w, c]`.
 
   Returns:
-    `ChannelStats` of `[..., c]` arrays; `std = sqrt(var + eps)`.
+    `ChannelStats` of `[..., c]` arrays, at least float32; `std = sqrt(var + eps)`.
   """
+  features = _at_least_float32(features)
   mean = jnp.mean(features, axis=(-3, -2))
   centered = features - mean[..., None, None, :]
   return ChannelStats(mean, jnp.sqrt(jnp.mean(centered**2, axis=(-3, -2)) + eps))
@@ -33,7 +35,12 @@ def channel_stats(features: jax.Array, *, eps: float = EPS) -> ChannelStats:
 def instance_norm(features: jax.Array, *, eps: float = EPS) -> jax.Array:
   """Normalizes every channel of every image in `[..., h, w, c]` to mean 0 and deviation 1."""
   mean, std = channel_stats(features, eps=eps)
-  return (features - mean[..., None, None, :]) / std[..., None, None, :]
+  normalized = (features - mean[..., None, None, :]) / std[..., None, None, :]
+  return normalized.astype(features.dtype)
+
+
+def _at_least_float32(features: jax.Array) -> jax.Array:
+  return features.astype(jnp.promote_types(features.dtype, jnp.float32))
 
 
 def apply_stats(content: jax.Array, style_stats: ChannelStats, *, eps: float = EPS) -> jax.Array:
@@ -51,7 +58,7 @@ def apply_stats(content: jax.Array, style_stats: ChannelStats, *, eps: float = E
   """
   scale = style_stats.std[:, None, None, :]
   shift = style_stats.mean[:, None, None, :]
-  return instance_norm(content, eps=eps) * scale + shift
+  return (instance_norm(_at_least_float32(content), eps=eps) * scale + shift).astype(content.dtype)
 
 
 def adain(content: jax.Array, style: jax.Array, *, eps: float = EPS) -> jax.Array:

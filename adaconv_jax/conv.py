@@ -58,10 +58,11 @@ def conv(
     enlarge: `upsample` the images first, at a fraction of the cost of doing it apart.
 
   Returns:
-    `[n, h, w, c_out]`, or with `enlarge` `[n, 2 h, 2 w, c_out]`.
+    `[n, h, w, c_out]`, or with `enlarge` `[n, 2 h, 2 w, c_out]`, in the dtype of `images`.
   """
-  out = _conv(images, kernel, enlarge)
-  return out if bias is None else out + bias
+  out = _conv(images, kernel.astype(images.dtype), enlarge)
+  # Added in the bias' dtype, so that its gradient is summed in it as well.
+  return out if bias is None else (out + bias).astype(images.dtype)
 
 
 def conv_per_sample(image: jax.Array, kernel: jax.Array, *, enlarge: bool = False) -> jax.Array:

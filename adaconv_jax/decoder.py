@@ -58,7 +58,7 @@ class Decoder(nn.Module):
         first, for which a convolution has a shorter way.
 
     Returns:
-      RGB `[n, 8 h, 8 w, 3]`; linear, so values may leave [0, 1].
+      RGB `[n, 8 h, 8 w, 3]`; linear, so values may leave [0, 1]; float32.
     """
     x = features
     for scale, (_, widths) in enumerate(SCALES):
@@ -74,4 +74,4 @@ class Decoder(nn.Module):
             width, kernel_init=near_identity, enlarge=enlarge and index == 0, name=name
           )
           x = nn.relu(layer(x))
-    return x
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))

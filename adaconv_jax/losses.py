@@ -21,7 +21,9 @@ from adaconv_jax.adain import EPS, channel_stats
 
 def content_loss(features: jax.Array, target: jax.Array) -> jax.Array:
   """Mean squared difference of two feature maps `[n, h, w, c]`, a scalar."""
-  return jnp.mean((features - target) ** 2)
+  # A mean over a million squares in bfloat16 would be noise.
+  dtype = jnp.promote_types(features.dtype, jnp.float32)
+  return jnp.mean((features.astype(dtype) - target.astype(dtype)) ** 2)
 
 
 def style_loss(

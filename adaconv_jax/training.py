@@ -1,7 +1,7 @@
 """The training step: loss, optimizer, and the `pmap` around them. Only this file knows devices."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -31,6 +31,9 @@ class TrainState:
   step: jax.Array
   params: Any
   opt_state: Any
+
+
+TrainStep = Callable[[TrainState, Any, Mapping[str, Any]], tuple[TrainState, Metrics]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,7 +156,8 @@ def make_train_step(
   *,
   reconstruct_steps: int = 0,
   reconstruct: bool = False,
-) -> Callable[[TrainState, Any, Mapping[str, Any]], tuple[TrainState, Metrics]]:
+  devices: Sequence[Any] | None = None,
+) -> TrainStep:
   """Builds the parallel training step `(state, vgg_params, batch) -> (state, metrics)`.
 
   State and VGG weights are replicated over the local devices and the batch is `shard`ed. The
@@ -168,6 +172,7 @@ def make_train_step(
     weights: of the loss terms.
     reconstruct_steps: length of the reconstruction phase, where the style's ramp starts.
     reconstruct: build the step of the reconstruction phase.
+    devices: what it runs on; all devices by default.
   """
   gradient = jax.value_and_grad(
     make_loss(model, vgg, weights, reconstruct=reconstruct), has_aux=True
@@ -185,11 +190,15 @@ def make_train_step(
     params = optax.apply_updates(state.params, updates)
     return TrainState(step=state.step + 1, params=params, opt_state=opt_state), metrics
 
-  return jax.pmap(step, axis_name=AXIS, donate_argnums=0)
+  return jax.pmap(step, axis_name=AXIS, devices=devices, donate_argnums=0)
 
 
-def process_batch_size(batch_size: int) -> int:
+def process_batch_size(batch_size: int, devices: int | None = None) -> int:
   """Splits the global batch size over processes.
+
+  Args:
+    batch_size: pairs of one step, over all devices.
+    devices: number of devices; that of this run by default.
 
   Returns:
     The number of pairs this process loads for one step.
@@ -197,7 +206,7 @@ def process_batch_size(batch_size: int) -> int:
   Raises:
     ValueError: the global batch does not divide over all devices.
   """
-  devices = jax.device_count()
+  devices = jax.device_count() if devices is None else devices
   if batch_size < 1 or batch_size % devices:
     below, above = batch_size // devices * devices, (batch_size // devices + 1) * devices
     near = f"{below} or {above}" if below > 0 else f"{above}"

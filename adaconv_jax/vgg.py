@@ -22,6 +22,8 @@ BLOCKS: Mapping[str, tuple[tuple[int, int], ...]] = {
 ENCODER_LAYER = "relu4_1"
 STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
 
+COMPUTE_DTYPES = ("float32", "bfloat16")
+
 VGGParams = Mapping[str, Mapping[str, jax.Array]]
 
 
@@ -70,10 +72,20 @@ class VGG(nn.Module):
   Attributes:
     arch: "vgg16" or "vgg19".
     padding: "reflect" (no frame at the borders), or "zero" (as the network was trained).
+    compute_dtype: "float32" or "bfloat16", of the activations; the parameters are float32. What
+      takes the activations goes on in their dtype, so this is the dtype of the whole model.
   """
 
   arch: str = "vgg19"
   padding: str = "reflect"
+  compute_dtype: str = "float32"
+
+  def __post_init__(self):
+    if self.compute_dtype not in COMPUTE_DTYPES:
+      raise ValueError(
+        f"compute_dtype: expected one of {list(COMPUTE_DTYPES)}, got {self.compute_dtype!r}"
+      )
+    super().__post_init__()
 
   @nn.compact
   def __call__(
@@ -100,7 +112,9 @@ class VGG(nn.Module):
     shapes = max((conv_shapes(self.arch, layer) for layer in layers), key=len)
     _check_images(images, list(shapes)[-1])
     zero = self.param("zero", nn.initializers.zeros, (3,))
-    features, outputs = images, {}
+    outputs, features = {}, images
+    if self.compute_dtype != "float32":  # the default lets through whatever the images are
+      features = images.astype(self.compute_dtype)
     for name, shape in shapes.items():
       if name == "conv1_1":
         features = _FrozenConv(shape, self.padding, name=name)(features, zero)
@@ -140,5 +154,6 @@ class _FrozenConv(nn.Module):
     bias = self.param("bias", nn.initializers.zeros, self.shape[-1:])
     if self.padding == "reflect":
       return conv(features, kernel, bias)
-    pad = ((0, 0), (1, 1), (1, 1), (0, 0))
-    return conv_valid(jnp.pad(features - pad_value, pad) + pad_value, kernel) + bias
+    pad, dtype = ((0, 0), (1, 1), (1, 1), (0, 0)), features.dtype
+    padded = (jnp.pad(features - pad_value, pad) + pad_value).astype(dtype)
+    return (conv_valid(padded, kernel.astype(dtype)) + bias).astype(dtype)

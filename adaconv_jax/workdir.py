@@ -44,8 +44,10 @@ def write_record(workdir: Path, config: Mapping[str, Any], vgg_info: Mapping[str
   config = json.loads(json.dumps(config))  # tuples become lists, as in the file
   if path.exists():
     before = json.loads(path.read_text())
-    # The weights may lie elsewhere now; their hash is what counts.
-    models = [{**c["model"], "vgg_weights": None} for c in (before, config)]
+    # The weights may lie elsewhere now; their hash is what counts. The parameters are the same in
+    # every compute dtype, which older runs do not name.
+    free = {"vgg_weights": None, "compute_dtype": None}
+    models = [{**c["model"], **free} for c in (before, config)]
     if models[0] != models[1]:
       raise ValueError(
         f"workdir: {workdir} holds a run with config.model {before['model']}, this one has "
