@@ -75,7 +75,7 @@ def style_layers(model: TransferModel) -> list[int]:
 
 def encode_style(model: TransferModel, arch: str, height: int, width: int) -> int:
   """Counts a style image of `height` x `width` to its code; AdaConv resizes it first."""
-  if model.style_size:
+  if isinstance(model, AdaConv):
     height = width = model.style_size
   return encoder(arch, height, width) + sum(style_layers(model))
 
@@ -87,8 +87,8 @@ def render(model: TransferModel, height: int, width: int) -> int:
 
 def pair(model: TransferModel, arch: str, size: int) -> int:
   """Counts the stylization of one content by one style, both `size` x `size`."""
-  return encoder(arch, size, size) + encode_style(model, arch, size, size) + render(
-    model, size, size
+  return (
+    encoder(arch, size, size) + encode_style(model, arch, size, size) + render(model, size, size)
   )
 
 
@@ -107,7 +107,9 @@ def training_pair(model: TransferModel, arch: str, size: int) -> int:
   if isinstance(model, AdaConv):
     side = size // STRIDE
     # Of the two convolutions of the operation, only the spatial one stands first.
-    first = conv(SCALES[0][0], SCALES[0][0], side, side, k=model.kernel_size, groups=model.groups[0])
+    first = conv(
+      SCALES[0][0], SCALES[0][0], side, side, k=model.kernel_size, groups=model.groups[0]
+    )
   else:
     first = _decoder_layers(size, size)[0]
   return total - first

@@ -146,8 +146,7 @@ def video_case(transform: str, count: int, size: int, *, target: float) -> Case:
     peer_share=peer_frames / count,
     pairs=count,
     difference=image_difference,
-    note="style encoded before; "
-    + f"peer: {peer_frames} of {count} frames measured and scaled up",
+    note="style encoded before; " + f"peer: {peer_frames} of {count} frames measured and scaled up",
   )
 
 

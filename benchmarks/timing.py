@@ -36,9 +36,7 @@ def seconds(function: Callable[[], Any]) -> float:
   return time.perf_counter() - start
 
 
-def alternate(
-  ours: Callable[[], Any], peer: Callable[[], Any] | None, rounds: int
-) -> Timings:
+def alternate(ours: Callable[[], Any], peer: Callable[[], Any] | None, rounds: int) -> Timings:
   """Times both functions in turns, so that a slow spell of the machine meets both.
 
   Neither is warmed up here. Long ones get fewer rounds, but at least three (or `rounds`).

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from adaconv_jax import training
@@ -49,7 +50,10 @@ def step_case(transform: str, batch_size: int, crop: int) -> Case:
     TARGETS[transform],
     pairs=batch_size,
     difference=number_difference,
-    checks=2,  # the second loss depends on the first update
+    # The second loss depends on the first update. Adam divides a gradient by its own size, so that
+    # rounding decides those near zero: they part the losses by about 0.2 %.
+    tolerance=1e-2,
+    checks=2,
   )
 
 
@@ -81,7 +85,7 @@ def our_step(transform: str, config: Any, batch: dict[str, np.ndarray]) -> Calla
   step = training.make_train_step(stylizer.model, stylizer.vgg, tx, schedule, weights)
   # A copy, because the step gives its state's buffers away.
   params = jax.tree.map(np.array, stylizer.params)
-  state = training.TrainState(np.zeros((), np.int32), params, tx.init(params))
+  state = training.TrainState(jnp.zeros((), jnp.int32), params, tx.init(params))
   carried = [training.replicate(state)]
   vgg_params = training.replicate(stylizer.vgg_params)
 
