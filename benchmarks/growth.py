@@ -5,6 +5,7 @@ python -m benchmarks.growth [--quick]
 
 import argparse
 import json
+import statistics
 import sys
 
 from benchmarks import report, stylizing, timing, training_step
@@ -43,7 +44,7 @@ def main() -> None:
 
 def _seconds(run, rounds: int) -> float:
   timing.seconds(run)  # compiles
-  return timing.alternate(run, None, rounds).medians[0]
+  return statistics.median(timing.alternate(run, None, rounds).ours)
 
 
 def _stylization_table(shapes, name) -> str:

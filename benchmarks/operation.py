@@ -17,10 +17,10 @@ from benchmarks.case import Case
 SCALES = ((8, 32, 512, 512), (8, 64, 256, 128), (4, 128, 128, 32), (2, 256, 64, 8))
 
 
-def cases(*, quick: bool) -> list[Case]:
-  """Row 7; `quick` has one image less to every two."""
+def cases() -> list[Case]:
+  """Row 7."""
   return [
-    scale_case(batch // 2 if quick else batch, *shape, backward=backward)
+    scale_case(batch, *shape, backward=backward)
     for batch, *shape in SCALES
     for backward in (False, True)
   ]

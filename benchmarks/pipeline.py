@@ -40,7 +40,7 @@ def lines(training: Sequence[Line], *, quick: bool) -> list[Line]:
         note += f", {rate / workers:.3g} per worker"
       if eaten:
         note += f"; training (row 6) eats {eaten:.3g} images/s"
-      who = f"{workers} workers" if workers else "threads of the process"
+      who = f"{workers} worker{'s' * (workers > 1)}" if workers else "threads of the process"
       found.append(
         Line(
           "9",

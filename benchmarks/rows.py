@@ -11,5 +11,5 @@ def cases(*, quick: bool) -> list[Case]:
   return [
     *stylizing.cases(quick=quick),
     *training_step.cases(quick=quick),
-    *operation.cases(quick=quick),
+    *operation.cases(),
   ]

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from adaconv_jax.stylizer import Stylizer, make_model
 from benchmarks import flops
@@ -75,12 +76,12 @@ def pair_case(row: str, transform: str, size: int, count: int = 1, *, target: fl
 def grid_case(transform: str, count: int, size: int, *, target: float) -> Case:
   """All pairs of `count` contents and styles; the peer does the first few, one by one."""
   peer_pairs = min(count, 2) * 2
-  contents, styles = (
-    [batch[None] for batch in pictures(role, count, size)] for role in ("content", "style")
-  )
+
+  def load() -> list[list[np.ndarray]]:
+    return [[one[None] for one in pictures(role, count, size)] for role in ("content", "style")]
 
   def ours() -> Callable[[], Any]:
-    stylizer = random_stylizer(transform)
+    stylizer, (contents, styles) = random_stylizer(transform), load()
 
     def run() -> list[jax.Array]:
       codes = [encode_style(stylizer, style) for style in styles]
@@ -97,7 +98,7 @@ def grid_case(transform: str, count: int, size: int, *, target: float) -> Case:
   def peer() -> Callable[[], Any]:
     from benchmarks.peer import StylizerPeer, to_tensor
 
-    stylizer = StylizerPeer(random_stylizer(transform))
+    stylizer, (contents, styles) = StylizerPeer(random_stylizer(transform)), load()
     pairs = [(to_tensor(c), to_tensor(s)) for c in contents for s in styles][:peer_pairs]
     return lambda: [stylizer.pair(content, style) for content, style in pairs]
 
@@ -118,10 +119,14 @@ def grid_case(transform: str, count: int, size: int, *, target: float) -> Case:
 def video_case(transform: str, count: int, size: int, *, target: float) -> Case:
   """`count` frames in one style, which both sides encode once; the peer does a few frames."""
   peer_frames = min(count, 4)
-  frames = [frame[None] for frame in pictures("content", count, size)]
-  style = pictures("style", 1, 256 if transform == "adaconv" else size)
+
+  def load() -> tuple[list[np.ndarray], np.ndarray]:
+    style_size = 256 if transform == "adaconv" else size
+    frames = [frame[None] for frame in pictures("content", count, size)]
+    return frames, pictures("style", 1, style_size)
 
   def ours() -> Callable[[], Any]:
+    frames, style = load()
     stylizer = random_stylizer(transform)
     code = encode_style(stylizer, style)
     return lambda: [jax.block_until_ready(stylize(stylizer, frame, code)) for frame in frames]
@@ -129,6 +134,7 @@ def video_case(transform: str, count: int, size: int, *, target: float) -> Case:
   def peer() -> Callable[[], Any]:
     from benchmarks.peer import StylizerPeer, to_tensor
 
+    frames, style = load()
     stylizer = StylizerPeer(random_stylizer(transform))
     code = stylizer.encode_style(to_tensor(style))
     tensors = [to_tensor(frame) for frame in frames[:peer_frames]]
