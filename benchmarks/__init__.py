@@ -1,1 +1,8 @@
-"""Commands that measure; each prints a table."""
+"""Measurements of speed, start-up and memory, beside PyTorch on the same machine.
+
+    pip install -e '.[bench]'
+    python -m benchmarks.run --quick
+    python -m benchmarks.growth
+
+`run.py` lists the rows; the peer, the published networks in plain PyTorch, is in `peer.py`.
+"""

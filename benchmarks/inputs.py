@@ -1,0 +1,72 @@
+"""What both sides work on: pictures from `examples/`, and models with random weights.
+
+Speed does not depend on what the weights are, and a comparison should not wait for a training.
+They are scaled so that images stay inside of [0, 1] and differ, so that a wrong layer shows.
+"""
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from PIL import Image
+
+from adaconv_jax import vgg_weights
+from adaconv_jax.images import resize_shorter, to_float
+from adaconv_jax.stylizer import Stylizer, init_params, make_model
+from adaconv_jax.vgg import VGG
+
+ROOT = Path(__file__).parents[1]
+ARCH = "vgg16"  # its weights come with the package
+
+
+def random_params(model: Any, seed: int = 0) -> Any:
+  """Draws the parameters of `model` in NumPy, with kernels near to those that do nothing."""
+  shapes = jax.eval_shape(lambda key: init_params(model, key), jax.random.key(0))
+  rng = np.random.default_rng(seed)
+
+  def fill(leaf):
+    fan_in = np.prod(leaf.shape[:-1])
+    return rng.standard_normal(leaf.shape, np.float32) * np.float32(1 / np.sqrt(fan_in))
+
+  params = jax.tree.map(fill, shapes)
+  for name in params.keys() - {"decoder", "style_encoder"}:
+    params[name] = jax.tree.map(lambda x: x / 10, params[name])
+  last = params["decoder"]["conv1_2"]
+  last["kernel"], last["bias"] = last["kernel"] / 2, np.full(3, 0.5, np.float32)
+  return params
+
+
+@functools.cache
+def random_stylizer(transform: str, **settings: Any) -> Stylizer:
+  """Makes a model with random parameters and the packaged VGG-16.
+
+  Args:
+    transform: "adain" or "adaconv".
+    settings: attributes of the model that differ from the published ones.
+  """
+  model = make_model(transform, settings)
+  params = jax.device_put(random_params(model))
+  return Stylizer(params, vgg_weights.load(ARCH)[0], model, VGG(ARCH))
+
+
+def pictures(role: str, count: int, size: int) -> np.ndarray:
+  """Loads squares from the middle of the example images, shifted sideways when they run out.
+
+  Args:
+    role: "content" or "style".
+    count: how many.
+    size: height and width in pixels.
+
+  Returns:
+    `[count, size, size, 3]`, RGB float32 in [0, 1], each different.
+  """
+  paths = sorted((ROOT / "examples" / role).glob("*.jpg"))
+  squares = []
+  for index in range(count):
+    image = resize_shorter(Image.open(paths[index % len(paths)]).convert("RGB"), size)
+    left, top = (image.width - size) // 2, (image.height - size) // 2
+    square = to_float(image.crop((left, top, left + size, top + size)))
+    squares.append(np.roll(square, index // len(paths) * 8, axis=1))
+  return np.stack(squares)

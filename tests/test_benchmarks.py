@@ -1,0 +1,186 @@
+"""What the benchmarks claim about themselves; timings are not tested."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from adaconv_jax.conv import conv
+from adaconv_jax.stylizer import Stylizer, init_params, make_model
+from adaconv_jax.vgg import VGG
+from benchmarks import case as cases
+from benchmarks import flops, memory, report, rows, stylizing, timing, training_step
+from benchmarks.case import Case, image_difference
+
+SETTINGS = {"adain": {}, "adaconv": {"style_dim": 8, "encoder_width": 8, "style_size": 64}}
+
+
+def xla_flops(function: Any, *shapes: Any) -> float:
+  cost: Any = jax.jit(function).lower(*shapes).cost_analysis()
+  return cost["flops"]
+
+
+def array(*shape: int) -> jax.ShapeDtypeStruct:
+  return jax.ShapeDtypeStruct(shape, jnp.float32)
+
+
+def abstract_stylizer(transform: str, arch: str) -> Stylizer:
+  model, vgg = make_model(transform, SETTINGS[transform]), VGG(arch)
+  params = jax.eval_shape(lambda key: init_params(model, key), jax.random.key(0))
+  image = jnp.zeros((1, 32, 32, 3))
+  weights: Any = jax.eval_shape(lambda key: vgg.init(key, image, ("relu4_1",)), jax.random.key(0))
+  return Stylizer(params, weights["params"], model, vgg)
+
+
+def test_flops_of_a_convolution_are_two_per_tap_and_channel_pair():
+  assert flops.conv(3, 5, 7, 11) == 2 * 9 * 3 * 5 * 7 * 11
+  assert flops.conv(8, 4, 2, 2, k=1, groups=4) == 2 * 2 * 4 * 4
+
+
+def test_flops_of_a_convolution_equal_xla_s_count():
+  counted = xla_flops(conv, array(1, 16, 24, 32), array(3, 3, 32, 48))
+  assert flops.conv(32, 48, 16, 24) == pytest.approx(counted, rel=0.1)  # on CPU, of a row more
+
+
+@pytest.mark.parametrize("arch", ["vgg16", "vgg19"])
+def test_flops_of_an_adain_pair_equal_xla_s_count(arch):
+  stylizer, image = abstract_stylizer("adain", arch), array(1, 256, 256, 3)
+  counted = xla_flops(stylizing.stylize_pair, stylizer, image, image)
+  # XLA counts normalizations as well, and a row more of every convolution on CPU.
+  assert flops.pair(stylizer.model, arch, 256) == pytest.approx(counted, rel=0.05)
+
+
+def test_flops_of_a_style_s_kernels_equal_xla_s_count():
+  model = make_model("adaconv")
+  params = jax.eval_shape(lambda key: init_params(model, key), jax.random.key(0))
+  encode = lambda params, features: model.apply(  # noqa: E731
+    {"params": params}, features, method="encode_style"
+  )
+  counted = xla_flops(encode, params, array(1, 32, 32, 512))
+  # The predictors' 3x3 maps count with a fourth row on CPU.
+  assert sum(flops.style_layers(model)) == pytest.approx(counted, rel=0.1)
+
+
+def test_adaconv_s_operations_are_few_beside_the_fixed_convolutions():
+  model = make_model("adaconv")
+  grouped = flops.transform(model, 256, 256)
+  by_hand = (
+    2
+    * 256
+    * 256
+    * sum(
+      channels * group * 10 / 64 * 4**scale
+      for scale, (channels, group) in enumerate([(512, 1), (256, 2), (128, 4), (64, 8)])
+    )
+  )
+  assert grouped == by_hand
+  assert flops.transform(make_model("adain"), 256, 256) == 0
+
+
+@pytest.mark.parametrize("transform", ["adain", "adaconv"])
+def test_training_takes_two_to_three_times_the_operations_of_a_pair(transform):
+  model = make_model(transform)
+  ratio = flops.training_pair(model, "vgg16", 256) / flops.pair(model, "vgg16", 256)
+  assert 2 < ratio < 3
+
+
+def a_case(**changes: Any) -> Case:
+  values: dict[str, Any] = dict(
+    row="3", name="grid", gflop=100.0, ours=list, peer=list, target=1.5, peer_share=0.25, pairs=4
+  )
+  return Case(**values | changes)
+
+
+def test_ratio_is_the_peer_s_scaled_median_over_ours():
+  times = timing.Timings((2.0, 9.0, 2.0), (1.0, 1.0, 5.0))
+  line = report.case_line(a_case(), times, 1e-6)
+  assert (line.ours, line.peer, line.ratio, line.met) == (2.0, 4.0, 2.0, True)
+  assert line.gflops == (50.0, 25.0)
+  assert line.rate == 2.0
+
+
+def test_slowdown_is_ours_over_the_peer_and_at_most_its_target():
+  times = timing.Timings((3.0,), (2.0,))
+  line = report.case_line(a_case(slowdown=True, peer_share=1.0, target=1.25), times, None)
+  assert (line.ratio, line.met) == (1.5, False)
+  assert report.cells(line)[4:7] == ["1.50", "at most 1.25", "missed"]
+
+
+def test_table_is_markdown_with_a_cell_per_column():
+  line = report.Line("1", "pair", ours=0.0123, memory=(2_500_000, None))
+  lines = report.markdown(report.HEADER, [report.cells(line)]).splitlines()
+  assert len({len(text) for text in lines}) == 1
+  assert all(text.count("|") == len(report.HEADER) + 1 for text in lines)
+  assert "12.3 ms" in lines[2]
+  assert set(lines[1]) == set("|- ")
+
+
+@pytest.mark.parametrize(
+  "seconds, text",
+  [(None, "–"), (0.01234, "12.3 ms"), (0.9999, "1 s"), (75.25, "75.2 s"), (1234.5, "1234 s")],
+)
+def test_seconds_have_a_unit(seconds, text):
+  assert report.format_seconds(seconds) == text
+
+
+def test_both_sides_take_turns():
+  calls = []
+  times = timing.alternate(lambda: calls.append("ours"), lambda: calls.append("peer"), 2)
+  assert calls == ["ours", "peer"] * 2
+  assert len(times.ours) == len(times.peer) == 2
+
+
+def test_sides_that_differ_are_an_error():
+  number = a_case(difference=cases.number_difference, checks=2)
+  assert cases.check(number, lambda: np.array([1.0005]), lambda: 1.0) == pytest.approx(5e-4)
+  with pytest.raises(ValueError, match="grid: the two sides differ by 0.1"):
+    cases.check(number, lambda: np.array([1.1]), lambda: 1.0)
+
+
+def test_flat_images_do_not_pass_as_equal():
+  with pytest.raises(ValueError, match="flat"):
+    image_difference([np.full((1, 4, 4, 3), 0.5)], [None])
+
+
+def test_names_of_cases_are_unique():
+  for quick in (False, True):
+    names = [case.name for case in rows.cases(quick=quick)]
+    assert len(set(names)) == len(names)
+
+
+def test_a_process_is_watched_and_its_failure_told():
+  code = "b = bytearray(60_000_000); b[::1000] = b[::1000]; print(len(b))"
+  done = memory.watch([sys.executable, "-c", code])
+  assert done.output == "60000000\n" and not done.stopped
+  with pytest.raises(RuntimeError, match="out of cheese"):
+    memory.watch([sys.executable, "-c", "raise SystemExit('out of cheese')"])
+
+
+def test_a_process_that_takes_too_much_memory_is_stopped(monkeypatch):
+  if memory.status("VmHWM") is None:
+    pytest.skip("no /proc here")
+  monkeypatch.setattr(memory, "free_memory", lambda: 50_000_000)
+  code = "import time; b = bytearray(90_000_000); b[::1000] = b[::1000]; time.sleep(60)"
+  done = memory.watch([sys.executable, "-c", code])
+  assert done.stopped and done.seconds < 30
+
+
+@pytest.mark.parametrize("transform, count", [("adain", 1), ("adaconv", 2)])
+def test_peer_gives_the_same_images(transform, count):
+  pytest.importorskip("torch")
+  case = stylizing.pair_case("", transform, 64, count, target=0)
+  difference = cases.check(case, case.ours(), case.peer())
+  assert difference is not None and difference < 1e-3
+
+
+@pytest.mark.slow
+def test_peer_trains_with_the_same_loss():
+  pytest.importorskip("torch")
+  case = training_step.step_case("adain", 1, 64)
+  assert cases.check(case, case.ours(), case.peer()) is not None
