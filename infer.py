@@ -25,8 +25,9 @@ from adaconv_jax import images
 from adaconv_jax.atomic import replacing
 from adaconv_jax.bundle import find_model, load_model, shipped_models
 from adaconv_jax.checkpoint import CheckpointError
+from adaconv_jax.compilation import keep_compiled
 from adaconv_jax.pairs import Pair, find_pictures, plan_pairs
-from adaconv_jax.stylizer import StyleCode, Stylizer
+from adaconv_jax.stylizer import ContentCode, StyleCode, Stylizer
 
 # How far values may be outside of [0, 1]: more than rounding, less than a wrong range.
 TOLERANCE = 1e-3
@@ -100,9 +101,27 @@ def _render(
 ) -> jax.Array:
   """Stylizes `[n, h, w, 3]`; `alpha` None is 1, which AdaConv does in half the time."""
   stylized = stylizer.stylize(_to_float(contents), code, 1.0 if alpha is None else alpha)
-  if contents.dtype == jnp.uint8:
+  return _from_float(stylized, contents.dtype)
+
+
+@functools.partial(jax.jit, static_argnames="for_alpha")
+def _encode_content(stylizer: Stylizer, contents: jax.Array, for_alpha: bool) -> ContentCode:
+  return stylizer.encode_content(_to_float(contents), for_alpha=for_alpha)
+
+
+@jax.jit
+def _render_encoded(
+  stylizer: Stylizer, content: ContentCode, code: StyleCode, alpha: jax.Array | None
+) -> jax.Array:
+  """The second half of `_render`, for contents that meet many styles; returns uint8."""
+  stylized = stylizer.render(content, code, 1.0 if alpha is None else alpha)
+  return _from_float(stylized, jnp.uint8)
+
+
+def _from_float(stylized: jax.Array, dtype: Any) -> jax.Array:
+  if dtype == jnp.uint8:
     stylized = jnp.round(stylized * 255)
-  return stylized.astype(contents.dtype)
+  return stylized.astype(dtype)
 
 
 def _to_float(batch: jax.Array) -> jax.Array:
@@ -285,7 +304,7 @@ def _run(stylizer: Stylizer, pairs: list[Pair], args: argparse.Namespace) -> int
   failed = 0
   with tqdm(total=len(pairs), unit="image", disable=len(pairs) == 1) as bar:
     for content, group in itertools.groupby(pairs, lambda pair: pair.content):
-      picture = _attempt(content.path, _read, args.size)
+      picture = _attempt(content.path, _read_content, args.size, stylizer, alpha is not None)
       for pair in group:
         style = pair.style.path
         if picture is not None and style not in codes:
@@ -321,6 +340,10 @@ def _read(path: Path, size: int | None) -> np.ndarray:
   return np.asarray(picture if size is None else images.resize_shorter(picture, size))
 
 
+def _read_content(path: Path, size: int | None, stylizer: Stylizer, for_alpha: bool) -> ContentCode:
+  return _encode_content(stylizer, _read(path, size)[None], for_alpha)
+
+
 def _read_style(path: Path, size: int | None, stylizer: Stylizer) -> StyleCode:
   return _encode(stylizer, _read(path, size)[None])
 
@@ -328,13 +351,13 @@ def _read_style(path: Path, size: int | None, stylizer: Stylizer) -> StyleCode:
 def _make(
   output: Path,
   stylizer: Stylizer,
-  content: np.ndarray,
+  content: ContentCode,
   code: StyleCode,
   alpha: jax.Array | None,
   quality: int,
 ) -> Path:
   """Makes one image, and puts it to `output` at once or not at all."""
-  stylized = np.asarray(_render(stylizer, content[None], code, alpha))[0]
+  stylized = np.asarray(_render_encoded(stylizer, content, code, alpha))[0]
   with replacing(output) as temporary:
     images.save(temporary, stylized, quality=quality)
   return output
@@ -342,6 +365,11 @@ def _make(
 
 def cli() -> None:
   """Entry point of the console command."""
+  try:
+    keep_compiled()
+  except ValueError as error:
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(EXIT_USAGE)
   sys.exit(main())
 
 

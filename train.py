@@ -30,6 +30,7 @@ from ml_collections import config_flags
 
 from adaconv_jax import aot, vgg_weights
 from adaconv_jax.checkpoint import CheckpointError, Checkpoints
+from adaconv_jax.compilation import keep_compiled
 from adaconv_jax.data import CropSpec, load_images, make_batches
 from adaconv_jax.progress import Progress
 from adaconv_jax.stylizer import Stylizer, TransferModel, make_model
@@ -310,6 +311,10 @@ def cli() -> None:
     lambda values: values["workdir"] is not None or values["aot"] is not None,
     "Flag --workdir must have a value other than None.",
   )
+  try:
+    keep_compiled()
+  except ValueError as error:
+    sys.exit(f"error: {error}")
   app.run(main, flags_parser=_parse_flags)
 
 

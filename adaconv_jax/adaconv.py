@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from adaconv_jax.adain import EPS, instance_norm
+from adaconv_jax.adain import EPS, ChannelStats, instance_norm
 from adaconv_jax.conv import ReflectConv, conv_per_sample, reflect_pad, upsample
 
 
@@ -39,6 +39,7 @@ def adaconv(
   *,
   groups: int,
   enlarge: bool = False,
+  stats: ChannelStats | None = None,
   eps: float = EPS,
 ) -> jax.Array:
   """Convolves the normalized features of one image with its own kernels (paper, eq. 3 and 4).
@@ -56,6 +57,8 @@ def adaconv(
     groups: number of groups, a divisor of c_in and c_out.
     enlarge: first repeat every pixel of the features twice in both directions, as the decoder does
       between two scales; cheaper here than apart.
+    stats: mu_x and sigma_x, each `[c_in]`, where the features are a part of an image; None computes
+      them.
     eps: added to the biased variance inside the root.
 
   Returns:
@@ -66,7 +69,7 @@ def adaconv(
   """
   _check_shapes(features, spatial_kernel, pointwise_kernel, bias, groups)
   k, _, _, c_out = spatial_kernel.shape
-  normalized = instance_norm(features, eps=eps)
+  normalized = instance_norm(features, stats, eps=eps)
   if groups == features.shape[-1] == c_out:
     images = upsample(normalized[None]) if enlarge else normalized[None]
     kernel = spatial_kernel[:, :, 0] * pointwise_kernel[0, 0, 0]

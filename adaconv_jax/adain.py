@@ -32,9 +32,14 @@ def channel_stats(features: jax.Array, *, eps: float = EPS) -> ChannelStats:
   return ChannelStats(mean, jnp.sqrt(jnp.mean(centered**2, axis=(-3, -2)) + eps))
 
 
-def instance_norm(features: jax.Array, *, eps: float = EPS) -> jax.Array:
-  """Normalizes every channel of every image in `[..., h, w, c]` to mean 0 and deviation 1."""
-  mean, std = channel_stats(features, eps=eps)
+def instance_norm(
+  features: jax.Array, stats: ChannelStats | None = None, *, eps: float = EPS
+) -> jax.Array:
+  """Normalizes every channel of every image in `[..., h, w, c]` to mean 0 and deviation 1.
+
+  With `stats`, each `[..., c]`, it uses these; for a part of an image.
+  """
+  mean, std = channel_stats(features, eps=eps) if stats is None else stats
   normalized = (features - mean[..., None, None, :]) / std[..., None, None, :]
   return normalized.astype(features.dtype)
 

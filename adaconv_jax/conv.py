@@ -242,19 +242,17 @@ class ReflectConv(nn.Module):
     kernel_size: height and width of the kernel, odd.
     kernel_init: initializer of the kernel; Xavier is what AdaConv's implementations train with.
     bias_init: initializer of the bias.
-    enlarge: `upsample` first.
   """
 
   features: int
   kernel_size: int = 3
   kernel_init: Callable[..., jax.Array] = nn.initializers.xavier_uniform()
   bias_init: Callable[..., jax.Array] = nn.initializers.zeros
-  enlarge: bool = False
 
   @nn.compact
-  def __call__(self, images: jax.Array) -> jax.Array:
-    """Convolves `[n, h, w, c]` to `[n, h, w, features]`, or twice as high and wide."""
+  def __call__(self, images: jax.Array, *, enlarge: bool = False) -> jax.Array:
+    """Convolves `[n, h, w, c]` to `[n, h, w, features]`; with `enlarge`, `upsample`s it first."""
     shape = (self.kernel_size, self.kernel_size, images.shape[-1], self.features)
     kernel = self.param("kernel", self.kernel_init, shape)
     bias = self.param("bias", self.bias_init, (self.features,))
-    return conv(images, kernel, bias, enlarge=self.enlarge)
+    return conv(images, kernel, bias, enlarge=enlarge)

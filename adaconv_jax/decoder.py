@@ -4,7 +4,6 @@ AdaIN and AdaConv share it: AdaConv's four blocks end in the fixed convolutions 
 each scale here, so its decoder is this one with an operation in front of every scale.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -43,35 +42,47 @@ def near_identity(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float
 class Decoder(nn.Module):
   """Nine 3x3 reflect-padded convolutions with ReLU between them, and three upsamplings."""
 
-  @nn.compact
-  def __call__(
-    self,
-    features: jax.Array,
-    before_scale: Callable[[int, jax.Array, bool], jax.Array] | None = None,
-  ) -> jax.Array:
+  def setup(self):  # noqa: D102 (Flax's)
+    for scale, (_, widths) in enumerate(SCALES):
+      for index, width in enumerate(widths):
+        if width == 3:
+          layer = ReflectConv(width, kernel_init=FAINT, bias_init=MID_GREY)
+        else:
+          layer = ReflectConv(width, kernel_init=near_identity)
+        setattr(self, _layer_name(scale, index), layer)
+
+  def __call__(self, features: jax.Array) -> jax.Array:
     """Decodes a feature map.
 
     Args:
       features: `[n, h, w, 512]`, relu4_1 or a transformed relu4_1.
-      before_scale: called as `before_scale(i, features, enlarge)` on what enters scale i = 0 ... 3,
-        and replaces it; AdaConv's operation. With `enlarge` it has to `conv.upsample` the features
-        first, for which a convolution has a shorter way.
 
     Returns:
       RGB `[n, 8 h, 8 w, 3]`; linear, so values may leave [0, 1]; float32.
     """
-    x = features
-    for scale, (_, widths) in enumerate(SCALES):
-      enlarge = scale > 0
-      if before_scale is not None:
-        x, enlarge = before_scale(scale, x, enlarge), False
-      for index, width in enumerate(widths):
-        name = f"conv{len(SCALES) - scale}_{index + 1}"
-        if width == 3:
-          x = ReflectConv(width, kernel_init=FAINT, bias_init=MID_GREY, name=name)(x)
-        else:
-          layer = ReflectConv(
-            width, kernel_init=near_identity, enlarge=enlarge and index == 0, name=name
-          )
-          x = nn.relu(layer(x))
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    for scale in range(len(SCALES)):
+      features = self.decode_scale(scale, features, enlarge=scale > 0)
+    return features
+
+  def decode_scale(self, scale: int, features: jax.Array, *, enlarge: bool) -> jax.Array:
+    """Runs the convolutions of one scale.
+
+    Args:
+      scale: 0 (coarse) to 3.
+      features: `[n, h, w, c_in]`, what leaves the scale before.
+      enlarge: upsample the features first, as before every scale but the first.
+
+    Returns:
+      `[n, h, w, c_out]`, or with `enlarge` `[n, 2 h, 2 w, c_out]`.
+    """
+    for index, width in enumerate(SCALES[scale][1]):
+      layer = getattr(self, _layer_name(scale, index))
+      features = layer(features, enlarge=enlarge and index == 0)
+      if width == 3:
+        return features.astype(jnp.promote_types(features.dtype, jnp.float32))
+      features = nn.relu(features)
+    return features
+
+
+def _layer_name(scale: int, index: int) -> str:
+  return f"conv{len(SCALES) - scale}_{index + 1}"

@@ -9,7 +9,9 @@ Two Flax modules with the same four methods hold the trained parameters, `AdaIN`
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping
+from fractions import Fraction
 from typing import Any, cast
 
 import flax.linen as nn
@@ -21,13 +23,15 @@ from adaconv_jax.adaconv import AdaConvKernels, GlobalStyleEncoder, KernelPredic
 from adaconv_jax.adain import ChannelStats, apply_stats, channel_stats
 from adaconv_jax.conv import reflect_pad_to_multiple
 from adaconv_jax.decoder import SCALES, Decoder
-from adaconv_jax.vgg import ENCODER_LAYER, VGG
+from adaconv_jax.strips import by_strips
+from adaconv_jax.vgg import ENCODER_LAYER, VGG, reach
 
 # What a style is to a model: computed once, used for many contents. A pytree whose leaves lead
 # with the batch axis, so codes of several styles can be averaged leaf by leaf to mix them.
 StyleCode = ChannelStats | tuple[AdaConvKernels, ...]
 
 STRIDE = 8  # relu4_1 lies behind three poolings
+_WIDTH = 64  # channels of VGG's first convolutions, whose feature maps are the largest
 
 
 class AdaIN(nn.Module):
@@ -55,6 +59,13 @@ class AdaIN(nn.Module):
     """Decodes `[n, h, w, 512]` to RGB `[n, 8 h, 8 w, 3]`."""
     del code  # already in the target
     return self.decoder(target)
+
+  def decode_scale(
+    self, scale: int, features: jax.Array, code: ChannelStats, stats: ChannelStats
+  ) -> jax.Array:
+    """Runs one scale of the decoder on a part of the feature map; see `AdaConv.decode_scale`."""
+    del code, stats
+    return self.decoder.decode_scale(scale, features, enlarge=scale > 0)
 
   def __call__(self, content_features: jax.Array, style_features: jax.Array) -> jax.Array:
     """Stylizes feature maps; the path that initializes all parameters."""
@@ -117,16 +128,39 @@ class AdaConv(nn.Module):
 
   def decode(self, target: jax.Array, code: tuple[AdaConvKernels, ...]) -> jax.Array:
     """Decodes `[n, h, w, 512]` to RGB `[n, 8 h, 8 w, 3]`, with the code's kernels."""
+    features = target
+    for scale in range(len(SCALES)):
+      features = self.decode_scale(scale, features, code)
+    return features
 
-    def convolve(scale: int, features: jax.Array, enlarge: bool) -> jax.Array:
-      kernels, groups = code[scale], self.groups[scale]
-      apply = lambda x, kernels: adaconv(x, *kernels, groups=groups, enlarge=enlarge)  # noqa: E731
-      if kernels.bias.shape[0] == 1:  # one style for all images: an ordinary convolution
-        kernels = jax.tree.map(lambda kernel: kernel[0], kernels)
-        return jax.vmap(apply, in_axes=(0, None))(features, kernels)
-      return jax.vmap(apply)(features, kernels)
+  def decode_scale(
+    self,
+    scale: int,
+    features: jax.Array,
+    code: tuple[AdaConvKernels, ...],
+    stats: ChannelStats | None = None,
+  ) -> jax.Array:
+    """Runs one scale of the decoder: the adaptive convolution, then the learned ones.
 
-    return self.decoder(target, convolve)
+    Args:
+      scale: 0 (coarse) to 3.
+      features: `[n, h, w, c]`, what enters the scale, or some rows of it.
+      code: the kernels of all scales.
+      stats: statistics of the whole feature map, where `features` are some rows of it.
+
+    Returns:
+      `[n, h, w, c']` for scale 0, `[n, 2 h, 2 w, c']` for the others.
+    """
+    kernels, enlarge = code[scale], scale > 0
+    apply = functools.partial(adaconv, groups=self.groups[scale], enlarge=enlarge)
+    if kernels.bias.shape[0] == 1:  # one style for all images: an ordinary convolution
+      kernels = jax.tree.map(lambda kernel: kernel[0], kernels)
+      call = lambda x, stats: apply(x, *kernels, stats=stats)  # noqa: E731
+      features = jax.vmap(call)(features, stats)
+    else:
+      call = lambda x, kernels, stats: apply(x, *kernels, stats=stats)  # noqa: E731
+      features = jax.vmap(call)(features, kernels, stats)
+    return self.decoder.decode_scale(scale, features, enlarge=False)
 
   def __call__(self, content_features: jax.Array, style_features: jax.Array) -> jax.Array:
     """Stylizes feature maps; the path that initializes all parameters."""
@@ -317,12 +351,43 @@ class Stylizer:
         raise ValueError("alpha: expected 1, because of encode_content(..., for_alpha=False)")
       code = blend(content.own_style, code, alpha)
     target = self._apply(content.features, code, alpha, method="content_target")
-    stylized = self._apply(target, code, method="decode")
-    return jnp.clip(stylized[:, :h, :w], 0, 1)
+    return jnp.clip(self._decode(target, code)[:, :h, :w], 0, 1)
 
   def _features(self, images: jax.Array) -> jax.Array:
-    outputs = self.vgg.apply({"params": self.vgg_params}, images, (ENCODER_LAYER,))
-    return cast(Mapping[str, jax.Array], outputs)[ENCODER_LAYER]
+    def encode(images: jax.Array) -> jax.Array:
+      outputs = self.vgg.apply({"params": self.vgg_params}, images, (ENCODER_LAYER,))
+      return cast(Mapping[str, jax.Array], outputs)[ENCODER_LAYER]
+
+    if images.shape[1] % STRIDE:  # a style, whose last rows the poolings drop
+      return encode(images)
+    return by_strips(
+      encode,
+      images,
+      reach=reach(self.vgg.arch, ENCODER_LAYER),
+      row_bytes=4 * images.shape[0] * images.shape[2] * _WIDTH,
+      scale=Fraction(1, STRIDE),
+    )
+
+  def _decode(self, features: jax.Array, code: StyleCode) -> jax.Array:
+    """Decodes scale by scale, because AdaConv needs the statistics of the whole feature map."""
+    for scale, (c_in, widths) in enumerate(SCALES):
+      adaptive = isinstance(self.model, AdaConv)
+      stats = channel_stats(features) if adaptive else None
+      decode = functools.partial(self._decode_scale, scale, code, stats)
+      grow = 2 if scale else 1
+      features = by_strips(
+        decode,
+        features,
+        reach=(self.model.kernel_size if adaptive else 0) + len(widths),
+        row_bytes=4 * features.shape[0] * features.shape[2] * grow**2 * c_in,
+        scale=Fraction(grow),
+      )
+    return features
+
+  def _decode_scale(
+    self, scale: int, code: StyleCode, stats: ChannelStats | None, features: jax.Array
+  ) -> jax.Array:
+    return self._apply(scale, features, code, stats, method="decode_scale")
 
   def _apply(self, *args: Any, method: str) -> Any:
     return self.model.apply({"params": self.params}, *args, method=method)

@@ -49,6 +49,17 @@ def conv_shapes(arch: str, last: str = "relu5_1") -> dict[str, tuple[int, int, i
   raise ValueError(f"layer: {arch} has no {last!r}; it has relu1_1 ... relu5_{BLOCKS[arch][4][0]}")
 
 
+def reach(arch: str, last: str) -> int:
+  """Pixels on each side of an activation's own that it depends on, in rows of the image."""
+  pixels, stride = 0, 1
+  for name in conv_shapes(arch, last):
+    if name.endswith("_1") and name != "conv1_1":
+      pixels += stride  # of the pool before it
+      stride *= 2
+    pixels += stride
+  return pixels
+
+
 def max_pool(features: jax.Array) -> jax.Array:
   """2x2 max pooling with stride 2; an odd last row or column is dropped, as in VGG.
 

@@ -1,5 +1,7 @@
 """The decoder against NumPy, and its published shape."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -31,12 +33,13 @@ def random_params(seed: int = 0) -> dict:
   return jax.tree.map(leaf, shapes()[1]["params"])
 
 
-def decode_loops(params: dict, features: np.ndarray, before_scale=None) -> np.ndarray:
-  """In float64, tap by tap, walking the published list."""
+def decode_loops(params: dict, features: np.ndarray, scales=None) -> np.ndarray:
+  """In float64, tap by tap, walking the published list, or only `scales` without upsampling."""
   x = features.astype(np.float64)
   for scale, convolutions in enumerate(PUBLISHED):
-    x = x.repeat(2, axis=1).repeat(2, axis=2) if scale and before_scale is None else x
-    x = x if before_scale is None else before_scale(scale, x, scale > 0)
+    if scales is not None and scale not in scales:
+      continue
+    x = x.repeat(2, axis=1).repeat(2, axis=2) if scale and scales is None else x
     for index, (c_in, c_out) in enumerate(convolutions, 1):
       kernel, bias = (params[f"conv{4 - scale}_{index}"][name] for name in ("kernel", "bias"))
       assert kernel.shape == (3, 3, c_in, c_out)
@@ -58,24 +61,20 @@ def test_decoder_equals_numpy_and_is_linear_at_the_end():
   np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
-def test_before_scale_replaces_what_enters_every_scale():
-  params, seen = random_params(), []
-  features = np.abs(np.random.default_rng(1).normal(size=(1, 1, 1, 512))).astype(np.float32)
-
-  def shifted(scale, x, enlarge):
-    seen.append((scale, x.shape, enlarge))
-    x = x.repeat(2, axis=1).repeat(2, axis=2) if enlarge else x
-    return x * (scale + 1) - 0.5
-
-  expected = decode_loops(params, features, shifted)
-  expected_calls, seen = seen, []
-  got = jax.jit(lambda p, x: Decoder().apply({"params": p}, x, shifted))(params, features)
-  assert (
-    seen
-    == expected_calls
-    == [(i, (1, 2 ** max(i - 1, 0), 2 ** max(i - 1, 0), SCALES[i][0]), i > 0) for i in range(4)]
+@pytest.mark.parametrize("scale", range(4))
+def test_a_scale_alone_is_its_part_of_the_whole(scale):
+  params, c_in = random_params(), SCALES[scale][0]
+  x = np.abs(np.random.default_rng(1).normal(size=(1, 2, 3, c_in))).astype(np.float32)
+  decode = lambda p, x, enlarge: Decoder().apply(  # noqa: E731
+    {"params": p}, scale, x, enlarge=enlarge, method="decode_scale"
   )
-  np.testing.assert_allclose(np.asarray(got), expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+  got, expected = (
+    np.asarray(jax.jit(functools.partial(decode, enlarge=enlarge))(params, features))
+    for enlarge, features in ((True, x), (False, x.repeat(2, 1).repeat(2, 2)))
+  )
+  only = decode_loops(params, np.float64(x.repeat(2, 1).repeat(2, 2)), scales=[scale])
+  for each in (got, expected):
+    np.testing.assert_allclose(each, only, rtol=0, atol=1e-5 * np.abs(only).max())
 
 
 @pytest.mark.parametrize("size", [(1, 1), (64, 95)])

@@ -380,7 +380,7 @@ def test_ctrl_c_leaves_whole_files_only(folder, capsys, monkeypatch):
       raise KeyboardInterrupt
     return render(*args)
 
-  monkeypatch.setattr(infer, "_render", interrupted)
+  monkeypatch.setattr(infer, "_render_encoded", interrupted)
   code, _, errors = run(capsys, "--content", "c", "--style", "s", "--output", "out")
   assert code == 130 and errors == ["interrupted; what is written so far is whole"]
   assert [path.name for path in Path("out").iterdir()] == ["cat--dots.png"]
@@ -397,7 +397,7 @@ def test_an_image_that_does_not_fit_into_memory_does_not_stop_the_others(
       raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory\nmore\nlines")
     return render(*args)
 
-  monkeypatch.setattr(infer, "_render", too_large)
+  monkeypatch.setattr(infer, "_render_encoded", too_large)
   code, _, errors = run(capsys, "--content", "c", "--style", "s/ink.png", "--output", "out")
   assert (
     code == 1 and "error: out/cat--ink.png: RESOURCE_EXHAUSTED: out of memory; a sm" in errors[0]

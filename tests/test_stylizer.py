@@ -174,13 +174,16 @@ def test_adain_target_has_the_style_statistics_at_relu4_1():
 def decode(stylizer: Stylizer, features, code):
   """What `stylize` has to return for one image: no vmap, and AdaIN's code is in the features."""
 
-  def convolve(scale, x, enlarge):
-    x = upsample(x) if enlarge else x
-    if isinstance(code, ChannelStats):
-      return x
-    return adaconv(x[0], *(kernel[0] for kernel in code[scale]), groups=GROUPS[scale])[None]
+  def all_scales(decoder: Decoder, x):
+    for scale in range(4):
+      x = upsample(x) if scale else x
+      if not isinstance(code, ChannelStats):
+        x = adaconv(x[0], *(kernel[0] for kernel in code[scale]), groups=GROUPS[scale])[None]
+      x = decoder.decode_scale(scale, x, enlarge=False)
+    return x
 
-  decoded = Decoder().apply({"params": stylizer.params["decoder"]}, features, convolve)
+  params = {"params": stylizer.params["decoder"]}
+  decoded = Decoder().apply(params, features, method=all_scales)
   return jnp.clip(cast(jax.Array, decoded), 0, 1)
 
 

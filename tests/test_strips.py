@@ -1,0 +1,93 @@
+"""Strips give what the whole image gives."""
+
+import functools
+from fractions import Fraction
+
+import jax
+import numpy as np
+import pytest
+
+from adaconv_jax import strips
+from adaconv_jax.strips import by_strips
+from adaconv_jax.stylizer import Stylizer
+from adaconv_jax.vgg import ENCODER_LAYER, VGG, reach
+from tests.small_models import small_stylizer
+
+
+def blur(images):
+  """Means of five rows, with zeros beyond the border."""
+  padded = np.pad if isinstance(images, np.ndarray) else jax.numpy.pad
+  rows = padded(images, ((0, 0), (2, 2), (0, 0), (0, 0)))
+  return sum(rows[:, i : i + images.shape[1]] for i in range(5)) / 5
+
+
+def enlarge(images):
+  return blur(images).repeat(2, 1).repeat(2, 2)
+
+
+def shrink(images):
+  return blur(images)[:, ::2, ::2]
+
+
+@pytest.mark.parametrize("height", [20, 22, 40, 64])
+@pytest.mark.parametrize("function, scale", [(blur, 1), (enlarge, 2), (shrink, Fraction(1, 2))])
+def test_strips_give_what_the_whole_gives(function, scale, height, monkeypatch):
+  images = np.random.default_rng(0).random((2, height, 3, 2), np.float32)
+  monkeypatch.setattr(strips, "WHOLE_BYTES", 0)
+  monkeypatch.setattr(strips, "STRIP_BYTES", 600)  # six rows
+  heights = []
+
+  def seen(x):
+    heights.append(x.shape[1])
+    return function(x)
+
+  call = functools.partial(by_strips, seen, reach=2, row_bytes=100, scale=Fraction(scale))
+  np.testing.assert_allclose(jax.jit(call)(images), function(images), rtol=1e-6)
+  assert set(heights) == {10}
+
+
+def test_a_reach_that_is_too_short_would_show(monkeypatch):
+  images = np.random.default_rng(0).random((1, 40, 3, 2), np.float32)
+  monkeypatch.setattr(strips, "WHOLE_BYTES", 0)
+  monkeypatch.setattr(strips, "STRIP_BYTES", 600)
+  out = by_strips(blur, images, reach=1, row_bytes=100)
+  assert np.abs(np.asarray(out) - blur(images)).max() > 0.01
+
+
+def test_small_images_are_run_whole():
+  images = np.zeros((1, 40, 3, 2), np.float32)
+  heights = []
+  by_strips(lambda x: heights.append(x.shape[1]) or x, images, reach=1, row_bytes=100)
+  assert heights == [40]
+
+
+@pytest.mark.parametrize("arch, expected", [("vgg16", 33), ("vgg19", 37)])
+def test_vgg_s_reach_is_that_of_its_gradient(arch, expected):
+  # 2 + 1 + 4 + 2 + (3 or 4) * 4 + 4 + 8
+  assert reach(arch, ENCODER_LAYER) == expected
+  vgg = VGG(arch)
+  image = np.random.default_rng(0).random((1, 128, 16, 3), np.float32)
+  shapes = jax.eval_shape(vgg.init, jax.random.key(0), image)["params"]
+  params = jax.tree.map(lambda x: np.full(x.shape, 1 / np.prod(x.shape[:-1]), np.float32), shapes)
+
+  def one_row(image):
+    return vgg.apply({"params": params}, image, (ENCODER_LAYER,))[ENCODER_LAYER][0, 8].sum()  # pyright: ignore
+
+  rows = np.flatnonzero(np.asarray(jax.grad(one_row)(image)).any(axis=(0, 2, 3)))
+  assert 64 - expected <= rows.min() and rows.max() <= 71 + expected
+
+
+@pytest.mark.parametrize("transform", ["adain", "adaconv"])
+def test_a_large_picture_is_the_same_in_strips(transform, monkeypatch):
+  stylizer = small_stylizer(transform)
+  rng = np.random.default_rng(0)
+  content, style = rng.random((1, 205, 24, 3), np.float32), rng.random((1, 64, 64, 3), np.float32)
+  code = jax.jit(Stylizer.encode_style)(stylizer, style)
+  # Functions of their own: what is traced for the whole is not to be used for the strips.
+  whole = jax.jit(lambda *args: Stylizer.stylize(*args))(stylizer, content, code)
+  monkeypatch.setattr(strips, "WHOLE_BYTES", 0)
+  monkeypatch.setattr(strips, "STRIP_BYTES", 4 * 24 * 64 * 40)  # 40 rows of the picture
+  loops = str(jax.make_jaxpr(lambda *args: Stylizer.stylize(*args))(stylizer, content, code))
+  in_strips = jax.jit(lambda *args: Stylizer.stylize(*args))(stylizer, content, code)
+  assert loops.count("scan[") + loops.count("while[") >= 3
+  np.testing.assert_allclose(in_strips, whole, rtol=0, atol=1e-5)
