@@ -20,7 +20,7 @@ def keep_compiled() -> None:
   setting = os.environ.get("ADACONV_COMPILATION_CACHE", "on")
   if setting not in ("on", "off"):
     raise ValueError(f"ADACONV_COMPILATION_CACHE: expected 'on' or 'off', got {setting!r}")
-  if setting == "off" or jax.config.jax_compilation_cache_dir:
+  if setting == "off" or jax.config.values["jax_compilation_cache_dir"]:
     return
   jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "compiled"))
   # Of a pair of pictures, most programs compile in less than JAX's default of a second.

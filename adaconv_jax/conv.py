@@ -9,6 +9,7 @@ of `conv_cpu.py`.
 
 import functools
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import flax.linen as nn
 import jax
@@ -60,7 +61,7 @@ def conv(
   Returns:
     `[n, h, w, c_out]`, or with `enlarge` `[n, 2 h, 2 w, c_out]`, in the dtype of `images`.
   """
-  out = _conv(images, kernel.astype(images.dtype), enlarge)
+  out = cast(jax.Array, _conv(images, kernel.astype(images.dtype), enlarge))
   # Added in the bias' dtype, so that its gradient is summed in it as well.
   return out if bias is None else (out + bias).astype(images.dtype)
 
@@ -81,7 +82,7 @@ def conv_per_sample(image: jax.Array, kernel: jax.Array, *, enlarge: bool = Fals
   Returns:
     `[h, w, c_out]`, or with `enlarge` `[2 h, 2 w, c_out]`.
   """
-  return _conv(image[None], kernel, enlarge)[0]
+  return cast(jax.Array, _conv(image[None], kernel, enlarge))[0]
 
 
 def plain_conv(images: jax.Array, kernel: jax.Array, enlarge: bool = False) -> jax.Array:

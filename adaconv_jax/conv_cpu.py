@@ -117,7 +117,8 @@ def _winograd(images: jax.Array, kernel: jax.Array) -> jax.Array:
   pixels = [padded[:, :, i : i + 4 * tiles - 3 : 4] for i in range(6)]
   products = [_xla(_combine(row, pixels), taps[i], ((1, 1), (0, 0))) for i, row in enumerate(_IN)]
   # One sum for all four outputs of a tile: to stack four sums would be another copy.
-  outs = sum(product[:, :, :, None] * _OUT[:, i, None] for i, product in enumerate(products))
+  parts = (product[:, :, :, None] * _OUT[:, i, None] for i, product in enumerate(products))
+  outs = functools.reduce(jnp.add, parts)
   return outs.reshape(n, h, 4 * tiles, -1)[:, :, :w]
 
 
@@ -134,9 +135,9 @@ Lines = tuple[jax.Array, jax.Array, jax.Array, jax.Array]  # top, bottom, left, 
 def _lines(images: jax.Array, distance: int) -> Lines:
   """The rows `[n, 1, w, c]` and columns `[n, h, 1, c]` at `distance` from the edges."""
   _, h, w, _ = images.shape
-  rows = (lax.slice_in_dim(images, y, y + 1, axis=1) for y in (distance, h - 1 - distance))
-  columns = (lax.slice_in_dim(images, x, x + 1, axis=2) for x in (distance, w - 1 - distance))
-  return (*rows, *columns)
+  top, bottom = (lax.slice_in_dim(images, y, y + 1, axis=1) for y in (distance, h - 1 - distance))
+  left, right = (lax.slice_in_dim(images, x, x + 1, axis=2) for x in (distance, w - 1 - distance))
+  return top, bottom, left, right
 
 
 def _add_to_lines(images: jax.Array, lines: Lines, distance: int) -> jax.Array:
@@ -220,7 +221,8 @@ def enlarged_image_gradient(kernel: jax.Array, gradient: jax.Array) -> jax.Array
 
 def enlarged_kernel_gradient(images: jax.Array, gradient: jax.Array) -> jax.Array:
   """The gradient of `enlarged_conv` with respect to the kernel, from that of its output."""
-  return sum(
+  parts = (
     _transpose_kernel(functools.partial(enlarged_conv, some), some, gradient)(their_gradient)
     for some, their_gradient in _parts(images, gradient)
   )
+  return functools.reduce(jnp.add, parts)

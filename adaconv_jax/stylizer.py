@@ -318,7 +318,7 @@ class Stylizer:
       self.encode_style(content) if for_alpha and isinstance(self.model, AdaConv) else None
     )
     features = self._features(reflect_pad_to_multiple(content, STRIDE))
-    return ContentCode(features, own_style, content.shape[1:3])
+    return ContentCode(features, own_style, (content.shape[1], content.shape[2]))
 
   def render(
     self, content: ContentCode, code: StyleCode, alpha: float | jax.Array = 1.0

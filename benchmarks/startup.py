@@ -52,7 +52,7 @@ def _command(folder: Path, transform: str, size: int) -> list[str]:
 def _start(folder: Path, transform: str, rounds: int) -> Line:
   command = _command(folder, transform, 512)
   cold = {"ADACONV_COMPILATION_CACHE": "off", "ADACONV_CACHE": str(folder / "cache")}
-  warm = cold | {"ADACONV_COMPILATION_CACHE": ""}
+  warm = cold | {"ADACONV_COMPILATION_CACHE": "on"}
   watch(command, env=warm)  # fills the cache
   done: dict[str, list[Watched]] = {"cold": [], "warm": []}
   for _ in range(rounds):

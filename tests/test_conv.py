@@ -57,7 +57,8 @@ def reflected_loops(images, kernel, gradient=None, enlarge=False):
     return out
   d_padded, d_kernel = gradient_loops(padded, kernel, gradient)
   d_images = np.zeros(images.shape)
-  np.add.at(d_images, (slice(None), rows[:, None], columns), d_padded)
+  index: Any = (slice(None), rows[:, None], columns)
+  np.add.at(d_images, index, d_padded)
   return out, (d_images, d_kernel)
 
 
@@ -167,7 +168,7 @@ def test_shorter_types_are_convolved_in_float32_on_cpu():
   )
   out = jax.jit(conv)(images, kernel)
   assert out.dtype == jnp.bfloat16
-  exact = reflected_loops(*(np.asarray(x, np.float32) for x in (images, kernel)))
+  exact = reflected_loops(np.asarray(images, np.float32), np.asarray(kernel, np.float32))
   np.testing.assert_allclose(np.asarray(out, np.float32), exact, rtol=2**-8)
 
 

@@ -72,7 +72,7 @@ def test_a_scale_alone_is_its_part_of_the_whole(scale):
     np.asarray(jax.jit(functools.partial(decode, enlarge=enlarge))(params, features))
     for enlarge, features in ((True, x), (False, x.repeat(2, 1).repeat(2, 2)))
   )
-  only = decode_loops(params, np.float64(x.repeat(2, 1).repeat(2, 2)), scales=[scale])
+  only = decode_loops(params, x.repeat(2, 1).repeat(2, 2), scales=[scale])
   for each in (got, expected):
     np.testing.assert_allclose(each, only, rtol=0, atol=1e-5 * np.abs(only).max())
 

@@ -2,6 +2,7 @@
 
 import functools
 from fractions import Fraction
+from typing import Any
 
 import jax
 import numpy as np
@@ -14,11 +15,12 @@ from adaconv_jax.vgg import ENCODER_LAYER, VGG, reach
 from tests.small_models import small_stylizer
 
 
-def blur(images):
+def blur(images: Any) -> Any:
   """Means of five rows, with zeros beyond the border."""
   padded = np.pad if isinstance(images, np.ndarray) else jax.numpy.pad
   rows = padded(images, ((0, 0), (2, 2), (0, 0), (0, 0)))
-  return sum(rows[:, i : i + images.shape[1]] for i in range(5)) / 5
+  shifted: Any = (rows[:, i : i + images.shape[1]] for i in range(5))
+  return sum(shifted, start=0 * images) / 5
 
 
 def enlarge(images):
@@ -47,7 +49,7 @@ def test_strips_give_what_the_whole_gives(function, scale, height, monkeypatch):
 
 
 def test_a_reach_that_is_too_short_would_show(monkeypatch):
-  images = np.random.default_rng(0).random((1, 40, 3, 2), np.float32)
+  images: Any = np.random.default_rng(0).random((1, 40, 3, 2), np.float32)
   monkeypatch.setattr(strips, "WHOLE_BYTES", 0)
   monkeypatch.setattr(strips, "STRIP_BYTES", 600)
   out = by_strips(blur, images, reach=1, row_bytes=100)
@@ -55,7 +57,7 @@ def test_a_reach_that_is_too_short_would_show(monkeypatch):
 
 
 def test_small_images_are_run_whole():
-  images = np.zeros((1, 40, 3, 2), np.float32)
+  images: Any = np.zeros((1, 40, 3, 2), np.float32)
   heights = []
   by_strips(lambda x: heights.append(x.shape[1]) or x, images, reach=1, row_bytes=100)
   assert heights == [40]
