@@ -43,6 +43,7 @@ def distance(tree, reference) -> float:
   return float(optax.tree.norm(difference)) / float(optax.tree.norm(reference))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("transform", ["adain", "adaconv"])
 def test_bfloat16_stays_near_float32_and_gives_float32(transform):
   stylizer = small_stylizer(transform)

@@ -372,7 +372,7 @@ def test_an_interrupted_run_goes_on_with_what_is_missing(folder, capsys, monkeyp
 
 
 def test_ctrl_c_leaves_whole_files_only(folder, capsys, monkeypatch):
-  render, calls = infer._render, []
+  render, calls = infer._render_encoded, []
 
   def interrupted(*args):
     calls.append(1)
@@ -389,7 +389,7 @@ def test_ctrl_c_leaves_whole_files_only(folder, capsys, monkeypatch):
 def test_an_image_that_does_not_fit_into_memory_does_not_stop_the_others(
   folder, capsys, monkeypatch
 ):
-  render, calls = infer._render, []
+  render, calls = infer._render_encoded, []
 
   def too_large(*args):
     calls.append(1)
