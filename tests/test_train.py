@@ -211,7 +211,10 @@ def assert_same_training(one: Path, other: Path) -> None:
   for ours, theirs in zip(*metrics, strict=True):
     assert ours.keys() == theirs.keys()
     for name in ours.keys() - {"images_per_second"}:
-      np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-3, err_msg=name)
+      # AdaIN's gradient divides by deviations near zero. Behind the first step, where parameters
+      # differ by rounding, its norm was seen to differ by 3e-3, and the losses by 1e-5.
+      rtol = 1e-2 if name == "gradient_norm" and ours["step"] > 1 else 1e-3
+      np.testing.assert_allclose(ours[name], theirs[name], rtol=rtol, err_msg=name)
   before, expected, got = (
     dict(np.load(path)) for path in (one / "before.npz", one / "after.npz", other / "after.npz")
   )
