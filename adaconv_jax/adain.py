@@ -26,7 +26,7 @@ def channel_stats(features: jax.Array, *, eps: float = EPS) -> ChannelStats:
   Returns:
     `ChannelStats` of `[..., c]` arrays, at least float32; `std = sqrt(var + eps)`.
   """
-  features = _at_least_float32(features)
+  features = at_least_float32(features)
   mean = jnp.mean(features, axis=(-3, -2))
   centered = features - mean[..., None, None, :]
   return ChannelStats(mean, jnp.sqrt(jnp.mean(centered**2, axis=(-3, -2)) + eps))
@@ -44,7 +44,8 @@ def instance_norm(
   return normalized.astype(features.dtype)
 
 
-def _at_least_float32(features: jax.Array) -> jax.Array:
+def at_least_float32(features: jax.Array) -> jax.Array:
+  """Lengthens shorter floats, whose sums over many elements would be noise."""
   return features.astype(jnp.promote_types(features.dtype, jnp.float32))
 
 
@@ -63,7 +64,7 @@ def apply_stats(content: jax.Array, style_stats: ChannelStats, *, eps: float = E
   """
   scale = style_stats.std[:, None, None, :]
   shift = style_stats.mean[:, None, None, :]
-  return (instance_norm(_at_least_float32(content), eps=eps) * scale + shift).astype(content.dtype)
+  return (instance_norm(at_least_float32(content), eps=eps) * scale + shift).astype(content.dtype)
 
 
 def adain(content: jax.Array, style: jax.Array, *, eps: float = EPS) -> jax.Array:

@@ -16,14 +16,13 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 
-from adaconv_jax.adain import EPS, channel_stats
+from adaconv_jax.adain import EPS, at_least_float32, channel_stats
 
 
 def content_loss(features: jax.Array, target: jax.Array) -> jax.Array:
   """Mean squared difference of two feature maps `[n, h, w, c]`, a scalar."""
   # A mean over a million squares in bfloat16 would be noise.
-  dtype = jnp.promote_types(features.dtype, jnp.float32)
-  return jnp.mean((features.astype(dtype) - target.astype(dtype)) ** 2)
+  return jnp.mean((at_least_float32(features) - at_least_float32(target)) ** 2)
 
 
 def style_loss(

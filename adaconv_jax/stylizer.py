@@ -370,8 +370,8 @@ class Stylizer:
 
   def _decode(self, features: jax.Array, code: StyleCode) -> jax.Array:
     """Decodes scale by scale, because AdaConv needs the statistics of the whole feature map."""
+    adaptive = isinstance(self.model, AdaConv)
     for scale, (c_in, widths) in enumerate(SCALES):
-      adaptive = isinstance(self.model, AdaConv)
       stats = channel_stats(features) if adaptive else None
       decode = functools.partial(self._decode_scale, scale, code, stats)
       grow = 2 if scale else 1

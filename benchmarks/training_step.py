@@ -9,12 +9,12 @@ import numpy as np
 
 from adaconv_jax import training
 from adaconv_jax.stylizer import make_model
-from adaconv_jax.vgg import STYLE_LAYERS
 from benchmarks import flops
 from benchmarks.case import Case, number_difference
 from benchmarks.inputs import ARCH, pictures, random_stylizer
 from benchmarks.stylizing import label
 from configs import adaconv, adain
+from train import make_steps
 
 CONFIGS: dict[str, Any] = {"adain": adain, "adaconv": adaconv}
 TARGETS = {"adain": 1.3, "adaconv": 2.0}
@@ -70,19 +70,7 @@ def training_batch(transform: str, batch_size: int, crop: int) -> dict[str, np.n
 def our_step(transform: str, config: Any, batch: dict[str, np.ndarray]) -> Callable[[], Any]:
   """Builds a function that does one step, keeps the state, and returns the loss before it."""
   stylizer = random_stylizer(transform)
-  optimizer = config.optimizer
-  schedule = training.make_schedule(
-    optimizer.learning_rate,
-    warmup_steps=optimizer.warmup_steps,
-    decay=optimizer.decay,
-    decay_rate=optimizer.decay_rate,
-    num_steps=config.num_steps,
-  )
-  tx = training.make_optimizer(schedule, optimizer.clip_norm)
-  weights = training.LossWeights(
-    config.loss.content_weight, config.loss.style_weight, dict.fromkeys(STYLE_LAYERS, 1.0)
-  )
-  step = training.make_train_step(stylizer.model, stylizer.vgg, tx, schedule, weights)
+  tx, _, step = make_steps(config, stylizer.model, stylizer.vgg)
   # A copy, because the step gives its state's buffers away.
   params = jax.tree.map(np.array, stylizer.params)
   state = training.TrainState(jnp.zeros((), jnp.int32), params, tx.init(params))
