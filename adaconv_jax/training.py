@@ -225,7 +225,9 @@ def shard(batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def replicate(tree: Any) -> Any:
   """Copies a pytree to every local device, with a leading device axis."""
-  return jax_utils.replicate(tree)
+  # The training step compiles once more for arrays that are not placed as `pmap` itself does it.
+  place = jax.pmap(lambda tree: tree, axis_name=AXIS, donate_argnums=0)
+  return place(jax_utils.replicate(tree))
 
 
 def fetch(tree: Any) -> Any:

@@ -119,7 +119,7 @@ def test_reconstruction_loss_ignores_the_styles_and_adds_the_pixels():
   )
 
 
-def test_step_moves_all_parameters_and_the_style_weight_ramps_up_after_reconstruction():
+def test_step_moves_all_parameters_ramps_the_style_weight_and_compiles_once(caplog):
   model, vgg = make_model("adaconv", SETTINGS["adaconv"]), VGG("vgg16")
   stylizer = small_stylizer("adaconv")
 
@@ -135,11 +135,14 @@ def test_step_moves_all_parameters_and_the_style_weight_ramps_up_after_reconstru
   vgg_params = training.replicate(stylizer.vgg_params)
   ramp = []
   for _ in range(2):
-    state, metrics = step(state, vgg_params, training.shard(batch(jax.local_device_count())))
+    caplog.clear()
+    with jax.log_compiles():
+      state, metrics = step(state, vgg_params, training.shard(batch(jax.local_device_count())))
     values = {name: float(training.fetch(value)) for name, value in metrics.items()}
     rest = values["loss"] - WEIGHTS.content * values["content_loss"]
     ramp.append(rest / (WEIGHTS.style * values["style_loss"]))
     assert np.isclose(values["learning_rate"], 1e-3)
+  assert "compil" not in caplog.text  # of the second step
   np.testing.assert_allclose(ramp, [0.25, 0.5], rtol=1e-3)
   after = training.fetch(state)
   assert int(after.step) == 3
