@@ -4,7 +4,7 @@
   mirrored borders costs as much as a layer of few channels. So the zero-padded convolution runs on
   the images as they are, and what the mirrored pixels add to the outermost rows and columns is
   added there.
-- With many channels, Winograd's F(4, 3) along the width (Lavin & Gray, CVPR 2016) has half of the
+- With many channels, Winograd's F(4x4, 3x3) (Lavin & Gray, CVPR 2016) has a quarter of the
   products. With few, its transforms cost more than they save.
 - Behind a nearest-neighbour upsampling, three products per axis serve two output pixels, where
   the plain form has six: a quarter of the products in all.
@@ -21,8 +21,13 @@ import numpy as np
 from jax import lax
 
 DIMENSION_NUMBERS = ("NHWC", "HWIO", "NHWC")
-# Channels from which on Winograd's form wins, measured with images of 256 and 512 pixels.
-WINOGRAD_CHANNELS = 256
+# Channels and pixels (of all images) from which on Winograd's form wins, measured with images of
+# 256 and 512 pixels; with fewer pixels, the transformed kernels are not worth their memory.
+WINOGRAD_CHANNELS = 128
+WINOGRAD_PIXELS = 2**12
+# The same for the kernel's gradient.
+WINOGRAD_GRADIENT_CHANNELS = 256
+WINOGRAD_GRADIENT_PIXELS = 2**13
 # With more pixels, XLA's kernel gradient takes twice as long as for each image alone.
 KERNEL_GRADIENT_PIXELS = 2**15
 
@@ -74,6 +79,12 @@ def kernel_gradient(images: jax.Array, gradient: jax.Array) -> jax.Array:
   lines = _lines(images, 1)
   of_border = _transpose_kernel(lambda kernel: _border(lines, kernel), images, gradient)
   total = of_border(_lines(gradient, 0))
+  n, h, w, c_in = images.shape
+  channels = min(c_in, gradient.shape[-1])
+  if channels >= WINOGRAD_GRADIENT_CHANNELS and n * h * w >= WINOGRAD_GRADIENT_PIXELS:
+    return total + _transpose_kernel(functools.partial(_winograd, images), images, gradient)(
+      gradient
+    )
   for some, their_gradient in _parts(images, gradient):
     total += _transpose_kernel(functools.partial(_xla, some), some, gradient)(their_gradient)
   return total
@@ -96,7 +107,8 @@ def _parts(images: jax.Array, gradient: jax.Array) -> Iterator[tuple[jax.Array, 
 
 
 def _zero_padded(images: jax.Array, kernel: jax.Array) -> jax.Array:
-  if min(kernel.shape[2:]) >= WINOGRAD_CHANNELS:
+  n, h, w, _ = images.shape
+  if min(kernel.shape[2:]) >= WINOGRAD_CHANNELS and n * h * w >= WINOGRAD_PIXELS:
     return _winograd(images, kernel)
   return _xla(images, kernel)
 
@@ -108,18 +120,24 @@ def _xla(images: jax.Array, kernel: jax.Array, padding=((1, 1), (1, 1))) -> jax.
 
 
 def _winograd(images: jax.Array, kernel: jax.Array) -> jax.Array:
-  """The zero-padded convolution: F(4, 3) along the width, XLA's convolution along the height."""
-  n, h, w, _ = images.shape
-  tiles = -(-w // 4)
-  taps = jnp.einsum("ib,abck->iack", _TAPS, kernel)[:, :, None]  # [6, 3, 1, c_in, c_out]
+  """The zero-padded convolution by F(4x4, 3x3): 36 products for 16 pixels, in place of 144."""
+  n, h, w, c_in = images.shape
+  rows, columns, c_out = -(-h // 4), -(-w // 4), kernel.shape[-1]
+  taps = jnp.einsum("ia,jb,abck->jick", _TAPS, _TAPS, kernel)
   taps = lax.optimization_barrier(taps)  # XLA would compute those of constant kernels, for minutes
-  padded = jnp.pad(images, ((0, 0), (0, 0), (1, 4 * tiles - w + 1), (0, 0)))
-  pixels = [padded[:, :, i : i + 4 * tiles - 3 : 4] for i in range(6)]
-  products = [_xla(_combine(row, pixels), taps[i], ((1, 1), (0, 0))) for i, row in enumerate(_IN)]
-  # One sum for all four outputs of a tile: to stack four sums would be another copy.
-  parts = (product[:, :, :, None] * _OUT[:, i, None] for i, product in enumerate(products))
-  outs = functools.reduce(jnp.add, parts)
-  return outs.reshape(n, h, 4 * tiles, -1)[:, :, :w]
+  # Between the passes stand barriers, because XLA would compute the first anew for every use.
+  pad = ((0, 0), (1, 4 * rows - h + 1), (1, 4 * columns - w + 1), (0, 0))
+  padded = jnp.pad(images, pad)
+  pixels = [padded[:, y : y + 4 * rows - 3 : 4] for y in range(6)]
+  down = lax.optimization_barrier(jnp.stack([_combine(row, pixels) for row in _IN]))
+  pixels = [down[:, :, :, x : x + 4 * columns - 3 : 4] for x in range(6)]
+  tiles = lax.optimization_barrier(jnp.stack([_combine(row, pixels) for row in _IN]))
+  products = tiles.reshape(36, -1, c_in) @ taps.reshape(36, c_in, c_out)
+  products = lax.optimization_barrier(products.reshape(6, 6, n, rows, columns, c_out))
+  across = jnp.stack([_combine(row, list(products)) for row in _OUT], axis=4)
+  across = lax.optimization_barrier(across.reshape(6, n, rows, 4 * columns, c_out))
+  outs = jnp.stack([_combine(row, list(across)) for row in _OUT], axis=2)
+  return outs.reshape(n, 4 * rows, 4 * columns, c_out)[:, :h, :w]
 
 
 def _combine(weights: np.ndarray, terms: list[jax.Array]) -> jax.Array:

@@ -123,7 +123,7 @@ def test_conv_keeps_the_size_and_mirrors_at_the_borders(size, k):
 
 
 LEAST = SMALLEST_ON_CPU
-# Sizes with and without the forms for CPUs; those go by tiles of four columns.
+# Sizes with and without the forms for CPUs; those go by tiles of 4 x 4 pixels.
 SIZES = [(2, 5), (LEAST - 1, LEAST), (LEAST, LEAST + 1), (LEAST + 3, LEAST + 2), (LEAST, LEAST + 4)]
 
 
@@ -141,13 +141,14 @@ def test_conv_and_its_gradients_equal_loops(size, enlarge):
 def test_many_channels_take_winograd_s_form_and_equal_loops(size, monkeypatch):
   calls = []
   winograd = conv_cpu._winograd
-  monkeypatch.setattr(conv_cpu, "WINOGRAD_CHANNELS", 2)
+  for name in ("CHANNELS", "PIXELS", "GRADIENT_CHANNELS", "GRADIENT_PIXELS"):
+    monkeypatch.setattr(conv_cpu, f"WINOGRAD_{name}", 2)
   monkeypatch.setattr(conv_cpu, "_winograd", lambda *args: (calls.append(args), winograd(*args))[1])
   # Channels that no other test has: what is traced once is not traced again.
   images, kernel, gradient = random(2, *size, 6), random(3, 3, 6, 5), random(2, *size, 5)
   got = forward_and_gradients(lambda x, k: conv(x, k))(images, kernel, gradient)
   assert_close(got, reflected_loops(images, kernel, gradient))
-  assert len(calls) == 2  # the output and the images' gradient
+  assert len(calls) == 3  # the output and both gradients
 
 
 @pytest.mark.parametrize("enlarge", [False, True])
