@@ -123,9 +123,11 @@ def _winograd(images: jax.Array, kernel: jax.Array) -> jax.Array:
   """The zero-padded convolution by F(4x4, 3x3): 36 products for 16 pixels, in place of 144."""
   n, h, w, c_in = images.shape
   rows, columns, c_out = -(-h // 4), -(-w // 4), kernel.shape[-1]
-  taps = jnp.einsum("ia,jb,abck->jick", _TAPS, _TAPS, kernel)
-  taps = lax.optimization_barrier(taps)  # XLA would compute those of constant kernels, for minutes
-  # Between the passes stand barriers, because XLA would compute the first anew for every use.
+  # Between the passes stand barriers, because XLA would compute the first anew for every use; and
+  # the products of taps of constant kernels while it compiles, for minutes.
+  taps = lax.optimization_barrier(jnp.stack([_combine(row, list(kernel)) for row in _TAPS]))
+  taps = jnp.stack([_combine(row, list(taps.swapaxes(0, 1))) for row in _TAPS])
+  taps = lax.optimization_barrier(taps)
   pad = ((0, 0), (1, 4 * rows - h + 1), (1, 4 * columns - w + 1), (0, 0))
   padded = jnp.pad(images, pad)
   pixels = [padded[:, y : y + 4 * rows - 3 : 4] for y in range(6)]
