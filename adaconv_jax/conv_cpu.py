@@ -13,7 +13,7 @@ Images are `[n, h, w, c]`, float32, at least 2 x 2 pixels; kernels `[3, 3, c_in,
 """
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import jax
 import jax.numpy as jnp
@@ -82,9 +82,8 @@ def kernel_gradient(images: jax.Array, gradient: jax.Array) -> jax.Array:
   n, h, w, c_in = images.shape
   channels = min(c_in, gradient.shape[-1])
   if channels >= WINOGRAD_GRADIENT_CHANNELS and n * h * w >= WINOGRAD_GRADIENT_PIXELS:
-    return total + _transpose_kernel(functools.partial(_winograd, images), images, gradient)(
-      gradient
-    )
+    adjoint = _transpose_kernel(functools.partial(_winograd, images), images, gradient)
+    return total + adjoint(gradient)
   for some, their_gradient in _parts(images, gradient):
     total += _transpose_kernel(functools.partial(_xla, some), some, gradient)(their_gradient)
   return total
@@ -125,26 +124,30 @@ def _winograd(images: jax.Array, kernel: jax.Array) -> jax.Array:
   rows, columns, c_out = -(-h // 4), -(-w // 4), kernel.shape[-1]
   # Between the passes stand barriers, because XLA would compute the first anew for every use; and
   # the products of taps of constant kernels while it compiles, for minutes.
-  taps = lax.optimization_barrier(jnp.stack([_combine(row, list(kernel)) for row in _TAPS]))
-  taps = jnp.stack([_combine(row, list(taps.swapaxes(0, 1))) for row in _TAPS])
-  taps = lax.optimization_barrier(taps)
-  pad = ((0, 0), (1, 4 * rows - h + 1), (1, 4 * columns - w + 1), (0, 0))
-  padded = jnp.pad(images, pad)
+  taps = lax.optimization_barrier(_mix(_TAPS, kernel))
+  taps = lax.optimization_barrier(_mix(_TAPS, taps.swapaxes(0, 1)))
+  padded = jnp.pad(images, ((0, 0), (1, 4 * rows - h + 1), (1, 4 * columns - w + 1), (0, 0)))
   pixels = [padded[:, y : y + 4 * rows - 3 : 4] for y in range(6)]
-  down = lax.optimization_barrier(jnp.stack([_combine(row, pixels) for row in _IN]))
+  down = lax.optimization_barrier(_mix(_IN, pixels))
   pixels = [down[:, :, :, x : x + 4 * columns - 3 : 4] for x in range(6)]
-  tiles = lax.optimization_barrier(jnp.stack([_combine(row, pixels) for row in _IN]))
+  tiles = lax.optimization_barrier(_mix(_IN, pixels))
   products = tiles.reshape(36, -1, c_in) @ taps.reshape(36, c_in, c_out)
   products = lax.optimization_barrier(products.reshape(6, 6, n, rows, columns, c_out))
-  across = jnp.stack([_combine(row, list(products)) for row in _OUT], axis=4)
+  across = _mix(_OUT, products, axis=4)
   across = lax.optimization_barrier(across.reshape(6, n, rows, 4 * columns, c_out))
-  outs = jnp.stack([_combine(row, list(across)) for row in _OUT], axis=2)
+  outs = _mix(_OUT, across, axis=2)
   return outs.reshape(n, 4 * rows, 4 * columns, c_out)[:, :h, :w]
 
 
-def _combine(weights: np.ndarray, terms: list[jax.Array]) -> jax.Array:
-  used = [(float(a), term) for a, term in zip(weights, terms, strict=True) if a]
-  return sum((a * term for a, term in used[1:]), start=used[0][0] * used[0][1])
+def _mix(matrix: np.ndarray, terms: Iterable[jax.Array], axis: int = 0) -> jax.Array:
+  """The sums of `terms` weighed by each row of `matrix`, stacked along a new `axis`."""
+  terms = list(terms)
+
+  def combine(weights: np.ndarray) -> jax.Array:
+    used = [(float(a), term) for a, term in zip(weights, terms, strict=True) if a]
+    return sum((a * term for a, term in used[1:]), start=used[0][0] * used[0][1])
+
+  return jnp.stack([combine(weights) for weights in matrix], axis)
 
 
 # --- the border ---
