@@ -99,8 +99,8 @@ def compose_kernels(
   spatial = spatial_kernel.reshape(k, k, group_in, groups, group_out)
   pointwise = pointwise_kernel.reshape(group_out, groups, group_out)
   composed = jnp.einsum("xyigm,mgo->xyigo", spatial, pointwise)
-  diagonal = jnp.eye(groups, dtype=composed.dtype)
-  dense = jnp.einsum("xyigo,hg->xyhigo", composed, diagonal)
+  diagonal = jnp.eye(groups, dtype=bool)[:, None, :, None]
+  dense = jnp.where(diagonal, composed[:, :, None], 0)  # [k, k, h, i, g, o], none but h = g
   return dense.reshape(k, k, groups * group_in, c_out)
 
 
