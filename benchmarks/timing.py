@@ -13,6 +13,10 @@ PATIENCE_SECONDS = 90.0
 LEAST_ROUNDS = 3
 # OpenMP's and XLA's threads look for more work for some milliseconds after the last.
 SETTLE_SECONDS = 0.05
+# Memory that one side gives back while the other has its turn can cost the next first use more
+# than the work itself, above all on virtual machines (a step of 2.2 s was seen to take 3.1 s). So a
+# call shorter than this follows one that is not timed.
+SHORT_SECONDS = 10.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +43,8 @@ def seconds(function: Callable[[], Any]) -> float:
 def alternate(ours: Callable[[], Any], peer: Callable[[], Any] | None, rounds: int) -> Timings:
   """Times both functions in turns, so that a slow spell of the machine meets both.
 
-  Neither is warmed up here. Long ones get fewer rounds, but at least three (or `rounds`).
+  A turn is two calls of which the second counts, or one if it is long. Long ones get fewer rounds,
+  but at least three (or `rounds`).
 
   Args:
     ours: our side.
@@ -53,5 +58,6 @@ def alternate(ours: Callable[[], Any], peer: Callable[[], Any] | None, rounds: i
       break
     for function, kept in zip((ours, peer), times, strict=True):
       if function is not None:
-        kept.append(seconds(function))
+        first = seconds(function)
+        kept.append(seconds(function) if first < SHORT_SECONDS else first)
   return Timings(tuple(times[0]), tuple(times[1]))

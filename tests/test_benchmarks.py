@@ -129,10 +129,12 @@ def test_seconds_have_a_unit(seconds, text):
   assert report.format_seconds(seconds) == text
 
 
-def test_both_sides_take_turns():
+@pytest.mark.parametrize(("short", "calls_per_turn"), [(10.0, 2), (0.0, 1)])
+def test_both_sides_take_turns_and_short_calls_are_warm(short, calls_per_turn, monkeypatch):
+  monkeypatch.setattr(timing, "SHORT_SECONDS", short)
   calls = []
   times = timing.alternate(lambda: calls.append("ours"), lambda: calls.append("peer"), 2)
-  assert calls == ["ours", "peer"] * 2
+  assert calls == (["ours"] * calls_per_turn + ["peer"] * calls_per_turn) * 2
   assert len(times.ours) == len(times.peer) == 2
 
 
