@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from adaconv_jax import images
 from adaconv_jax.atomic import replacing
+from adaconv_jax.buckets import Extent, put_in
 from adaconv_jax.bundle import find_model, load_model, shipped_models
 from adaconv_jax.checkpoint import CheckpointError
 from adaconv_jax.compilation import keep_compiled
@@ -80,19 +81,21 @@ def stylize(
   return stylized if content.ndim == 4 else stylized[0]
 
 
-def _encode(stylizer: Stylizer, styles: ArrayLike) -> StyleCode:
+def _encode(stylizer: Stylizer, styles: ArrayLike, extent: Extent | None = None) -> StyleCode:
   """Encodes `[n, h, w, 3]`; for AdaConv, another size of style costs only a new resize."""
-  return _encode_fitted(stylizer, _fit_style(stylizer, styles))
+  fitted = _fit_style(stylizer, styles, extent)
+  # Of a style that was resized, all counts.
+  return _encode_fitted(stylizer, fitted, extent if stylizer.model.style_size is None else None)
 
 
 @jax.jit
-def _fit_style(stylizer: Stylizer, styles: jax.Array) -> jax.Array:
-  return stylizer.fit_style(_to_float(styles))
+def _fit_style(stylizer: Stylizer, styles: jax.Array, extent: Extent | None) -> jax.Array:
+  return stylizer.fit_style(_to_float(styles), extent)
 
 
 @jax.jit
-def _encode_fitted(stylizer: Stylizer, styles: jax.Array) -> StyleCode:
-  return stylizer.encode_style(styles)
+def _encode_fitted(stylizer: Stylizer, styles: jax.Array, extent: Extent | None) -> StyleCode:
+  return stylizer.encode_style(styles, extent)
 
 
 @jax.jit
@@ -105,8 +108,10 @@ def _render(
 
 
 @functools.partial(jax.jit, static_argnames="for_alpha")
-def _encode_content(stylizer: Stylizer, contents: jax.Array, for_alpha: bool) -> ContentCode:
-  return stylizer.encode_content(_to_float(contents), for_alpha=for_alpha)
+def _encode_content(
+  stylizer: Stylizer, contents: jax.Array, extent: Extent | None, for_alpha: bool
+) -> ContentCode:
+  return stylizer.encode_content(_to_float(contents), for_alpha=for_alpha, extent=extent)
 
 
 @jax.jit
@@ -340,12 +345,20 @@ def _read(path: Path, size: int | None) -> np.ndarray:
   return np.asarray(picture if size is None else images.resize_shorter(picture, size))
 
 
+def _in_bucket(stylizer: Stylizer, picture: np.ndarray) -> tuple[np.ndarray, Extent | None]:
+  """Makes `[1, h', w', 3]` of `[h, w, 3]`, so that pictures of many sizes share programs."""
+  bucket = stylizer.bucket(*picture.shape[:2])
+  if bucket is None:
+    return picture[None], None
+  return put_in(picture, bucket)[None], Extent(*picture.shape[:2])
+
+
 def _read_content(path: Path, size: int | None, stylizer: Stylizer, for_alpha: bool) -> ContentCode:
-  return _encode_content(stylizer, _read(path, size)[None], for_alpha)
+  return _encode_content(stylizer, *_in_bucket(stylizer, _read(path, size)), for_alpha)
 
 
 def _read_style(path: Path, size: int | None, stylizer: Stylizer) -> StyleCode:
-  return _encode(stylizer, _read(path, size)[None])
+  return _encode(stylizer, *_in_bucket(stylizer, _read(path, size)))
 
 
 def _make(
@@ -358,6 +371,9 @@ def _make(
 ) -> Path:
   """Makes one image, and puts it to `output` at once or not at all."""
   stylized = np.asarray(_render_encoded(stylizer, content, code, alpha))[0]
+  if content.extent is not None:
+    height, width = map(int, content.extent)
+    stylized = stylized[:height, :width]
   with replacing(output) as temporary:
     images.save(temporary, stylized, quality=quality)
   return output

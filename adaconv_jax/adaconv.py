@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from adaconv_jax.adain import EPS, ChannelStats, instance_norm
+from adaconv_jax.buckets import Extent, mirror_border
 from adaconv_jax.conv import ReflectConv, conv_per_sample, reflect_pad, upsample
 
 
@@ -40,6 +41,7 @@ def adaconv(
   groups: int,
   enlarge: bool = False,
   stats: ChannelStats | None = None,
+  extent: Extent | None = None,
   eps: float = EPS,
 ) -> jax.Array:
   """Convolves the normalized features of one image with its own kernels (paper, eq. 3 and 4).
@@ -59,17 +61,22 @@ def adaconv(
       between two scales; cheaper here than apart.
     stats: mu_x and sigma_x, each `[c_in]`, where the features are a part of an image; None computes
       them.
+    extent: what counts of the features, for k up to 3; None: all.
     eps: added to the biased variance inside the root.
 
   Returns:
     `[h, w, c_out]`, or with `enlarge` `[2 h, 2 w, c_out]`, in the dtype of `features`.
 
   Raises:
-    ValueError: a shape does not fit the others or `groups`.
+    ValueError: a shape does not fit the others or `groups`; k is larger than 3, with an extent.
   """
   _check_shapes(features, spatial_kernel, pointwise_kernel, bias, groups)
   k, _, _, c_out = spatial_kernel.shape
-  normalized = instance_norm(features, stats, eps=eps)
+  normalized = instance_norm(features, stats, extent=extent, eps=eps)
+  if extent is not None:
+    if k > 3:
+      raise ValueError(f"extent: expected None for kernels larger than 3 x 3, got {k} x {k}")
+    normalized = mirror_border(normalized, extent, enlarge=enlarge)
   if groups == features.shape[-1] == c_out:
     images = upsample(normalized[None]) if enlarge else normalized[None]
     kernel = spatial_kernel[:, :, 0] * pointwise_kernel[0, 0, 0]

@@ -10,6 +10,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from adaconv_jax.buckets import Extent, inside
+
 EPS = 1e-5
 
 
@@ -20,26 +22,42 @@ class ChannelStats(NamedTuple):
   std: jax.Array
 
 
-def channel_stats(features: jax.Array, *, eps: float = EPS) -> ChannelStats:
+def channel_stats(
+  features: jax.Array, *, extent: Extent | None = None, eps: float = EPS
+) -> ChannelStats:
   """Computes mean and standard deviation over space of `features` `[..., h, w, c]`.
+
+  With `extent`, over what counts of them.
 
   Returns:
     `ChannelStats` of `[..., c]` arrays, at least float32; `std = sqrt(var + eps)`.
   """
   features = at_least_float32(features)
-  mean = jnp.mean(features, axis=(-3, -2))
+  mean = _mean(features, extent)
   centered = features - mean[..., None, None, :]
-  return ChannelStats(mean, jnp.sqrt(jnp.mean(centered**2, axis=(-3, -2)) + eps))
+  return ChannelStats(mean, jnp.sqrt(_mean(centered**2, extent) + eps))
+
+
+def _mean(features: jax.Array, extent: Extent | None) -> jax.Array:
+  if extent is None:
+    return jnp.mean(features, axis=(-3, -2))
+  total = jnp.sum(jnp.where(inside(features, extent), features, 0), axis=(-3, -2))
+  return total / (extent.height * extent.width)
 
 
 def instance_norm(
-  features: jax.Array, stats: ChannelStats | None = None, *, eps: float = EPS
+  features: jax.Array,
+  stats: ChannelStats | None = None,
+  *,
+  extent: Extent | None = None,
+  eps: float = EPS,
 ) -> jax.Array:
   """Normalizes every channel of every image in `[..., h, w, c]` to mean 0 and deviation 1.
 
-  With `stats`, each `[..., c]`, it uses these; for a part of an image.
+  With `stats`, each `[..., c]`, it uses these; for a part of an image. With `extent`, the
+  statistics are those of what counts.
   """
-  mean, std = channel_stats(features, eps=eps) if stats is None else stats
+  mean, std = channel_stats(features, extent=extent, eps=eps) if stats is None else stats
   normalized = (features - mean[..., None, None, :]) / std[..., None, None, :]
   return normalized.astype(features.dtype)
 
@@ -49,7 +67,13 @@ def at_least_float32(features: jax.Array) -> jax.Array:
   return features.astype(jnp.promote_types(features.dtype, jnp.float32))
 
 
-def apply_stats(content: jax.Array, style_stats: ChannelStats, *, eps: float = EPS) -> jax.Array:
+def apply_stats(
+  content: jax.Array,
+  style_stats: ChannelStats,
+  *,
+  extent: Extent | None = None,
+  eps: float = EPS,
+) -> jax.Array:
   """Renormalizes `content` to given channel statistics (Huang & Belongie 2017, eq. 8).
 
       AdaIN(x, y) = sigma(y) * (x - mu(x)) / sigma(x) + mu(y)
@@ -57,6 +81,7 @@ def apply_stats(content: jax.Array, style_stats: ChannelStats, *, eps: float = E
   Args:
     content: feature map `[n, h, w, c]`.
     style_stats: mu(y) and sigma(y), each `[n, c]`, or `[1, c]` for one style on all images.
+    extent: what counts of `content`; None: all.
     eps: added to the biased variance of `content` inside the root.
 
   Returns:
@@ -64,7 +89,8 @@ def apply_stats(content: jax.Array, style_stats: ChannelStats, *, eps: float = E
   """
   scale = style_stats.std[:, None, None, :]
   shift = style_stats.mean[:, None, None, :]
-  return (instance_norm(at_least_float32(content), eps=eps) * scale + shift).astype(content.dtype)
+  normalized = instance_norm(at_least_float32(content), extent=extent, eps=eps)
+  return (normalized * scale + shift).astype(content.dtype)
 
 
 def adain(content: jax.Array, style: jax.Array, *, eps: float = EPS) -> jax.Array:

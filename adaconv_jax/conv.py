@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from adaconv_jax import conv_cpu
+from adaconv_jax.buckets import Extent, mirror_border
 from adaconv_jax.conv_cpu import DIMENSION_NUMBERS
 
 # Images below this height or width are convolved plainly on CPU too: they take no time, and the
@@ -46,7 +47,12 @@ def upsample(features: jax.Array) -> jax.Array:
 
 
 def conv(
-  images: jax.Array, kernel: jax.Array, bias: jax.Array | None = None, *, enlarge: bool = False
+  images: jax.Array,
+  kernel: jax.Array,
+  bias: jax.Array | None = None,
+  *,
+  enlarge: bool = False,
+  extent: Extent | None = None,
 ) -> jax.Array:
   """Convolves with reflect padding, so that the output is as large as the input.
 
@@ -57,10 +63,13 @@ def conv(
     kernel: `[k, k, c_in, c_out]`, k odd.
     bias: `[c_out]`, or None.
     enlarge: `upsample` the images first, at a fraction of the cost of doing it apart.
+    extent: what counts of the images, at whose border they are mirrored; k is 3 then. None: all.
 
   Returns:
     `[n, h, w, c_out]`, or with `enlarge` `[n, 2 h, 2 w, c_out]`, in the dtype of `images`.
   """
+  if extent is not None:
+    images = mirror_border(images, extent, enlarge=enlarge)
   out = cast(jax.Array, _conv(images, kernel.astype(images.dtype), enlarge))
   # Added in the bias' dtype, so that its gradient is summed in it as well.
   return out if bias is None else (out + bias).astype(images.dtype)
@@ -251,9 +260,11 @@ class ReflectConv(nn.Module):
   bias_init: Callable[..., jax.Array] = nn.initializers.zeros
 
   @nn.compact
-  def __call__(self, images: jax.Array, *, enlarge: bool = False) -> jax.Array:
-    """Convolves `[n, h, w, c]` to `[n, h, w, features]`; with `enlarge`, `upsample`s it first."""
+  def __call__(
+    self, images: jax.Array, *, enlarge: bool = False, extent: Extent | None = None
+  ) -> jax.Array:
+    """Convolves `[n, h, w, c]` to `[n, h, w, features]`; see `conv`."""
     shape = (self.kernel_size, self.kernel_size, images.shape[-1], self.features)
     kernel = self.param("kernel", self.kernel_init, shape)
     bias = self.param("bias", self.bias_init, (self.features,))
-    return conv(images, kernel, bias, enlarge=enlarge)
+    return conv(images, kernel, bias, enlarge=enlarge, extent=extent)

@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from adaconv_jax.buckets import Extent
 from adaconv_jax.conv import ReflectConv
 
 # Per scale, coarse to fine: channels that come in, and the output channels of its convolutions.
@@ -64,20 +65,26 @@ class Decoder(nn.Module):
       features = self.decode_scale(scale, features, enlarge=scale > 0)
     return features
 
-  def decode_scale(self, scale: int, features: jax.Array, *, enlarge: bool) -> jax.Array:
+  def decode_scale(
+    self, scale: int, features: jax.Array, *, enlarge: bool, extent: Extent | None = None
+  ) -> jax.Array:
     """Runs the convolutions of one scale.
 
     Args:
       scale: 0 (coarse) to 3.
       features: `[n, h, w, c_in]`, what leaves the scale before.
       enlarge: upsample the features first, as before every scale but the first.
+      extent: what counts of the features; None: all.
 
     Returns:
       `[n, h, w, c_out]`, or with `enlarge` `[n, 2 h, 2 w, c_out]`.
     """
     for index, width in enumerate(SCALES[scale][1]):
       layer = getattr(self, _layer_name(scale, index))
-      features = layer(features, enlarge=enlarge and index == 0)
+      grow = enlarge and index == 0
+      features = layer(features, enlarge=grow, extent=extent)
+      if grow and extent is not None:
+        extent = extent.times(2)
       if width == 3:
         return features.astype(jnp.promote_types(features.dtype, jnp.float32))
       features = nn.relu(features)

@@ -26,6 +26,7 @@ def by_strips(
   reach: int,
   row_bytes: int,
   scale: Fraction = Fraction(1),
+  whole: bool = False,
 ) -> jax.Array:
   """Computes `function(images)`, in strips if the images are large.
 
@@ -36,10 +37,13 @@ def by_strips(
     reach: rows of the images above and below an output row that it depends on, at most.
     row_bytes: bytes of the largest feature map inside of `function`, per row of the images.
     scale: rows of the output per row of the images.
+    whole: run them whole, however large; for `function`s that treat rows by their place.
 
   Returns:
     `[n, scale h, scale w, c']`.
   """
+  if whole:
+    return function(images)
   n, height, _, _ = images.shape
   step = scale.denominator
   rows = max(STRIP_BYTES // (row_bytes * step), 1) * step

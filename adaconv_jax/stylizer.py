@@ -21,9 +21,10 @@ from flax import struct
 
 from adaconv_jax.adaconv import AdaConvKernels, GlobalStyleEncoder, KernelPredictor, adaconv
 from adaconv_jax.adain import ChannelStats, apply_stats, channel_stats
+from adaconv_jax.buckets import Extent, bucket_side, inside, mirror_all
 from adaconv_jax.conv import reflect_pad_to_multiple
 from adaconv_jax.decoder import SCALES, Decoder
-from adaconv_jax.strips import by_strips
+from adaconv_jax.strips import WHOLE_BYTES, by_strips
 from adaconv_jax.vgg import ENCODER_LAYER, VGG, reach
 
 # What a style is to a model: computed once, used for many contents. A pytree whose leaves lead
@@ -45,15 +46,19 @@ class AdaIN(nn.Module):
     """A style image may have any size."""
     return None
 
-  def encode_style(self, style_features: jax.Array) -> ChannelStats:
-    """Encodes relu4_1 of the styles, `[n, h, w, 512]`."""
-    return channel_stats(style_features)
+  def encode_style(self, style_features: jax.Array, extent: Extent | None = None) -> ChannelStats:
+    """Encodes relu4_1 of the styles, `[n, h, w, 512]`, or what counts of it."""
+    return channel_stats(style_features, extent=extent)
 
   def content_target(
-    self, content_features: jax.Array, code: ChannelStats, alpha: float | jax.Array = 1.0
+    self,
+    content_features: jax.Array,
+    code: ChannelStats,
+    alpha: float | jax.Array = 1.0,
+    extent: Extent | None = None,
   ) -> jax.Array:
     """AdaIN's t: what enters the decoder, and what the output's relu4_1 is trained to equal."""
-    return blend(content_features, apply_stats(content_features, code), alpha)
+    return blend(content_features, apply_stats(content_features, code, extent=extent), alpha)
 
   def decode(self, target: jax.Array, code: ChannelStats) -> jax.Array:
     """Decodes `[n, h, w, 512]` to RGB `[n, 8 h, 8 w, 3]`."""
@@ -61,11 +66,16 @@ class AdaIN(nn.Module):
     return self.decoder(target)
 
   def decode_scale(
-    self, scale: int, features: jax.Array, code: ChannelStats, stats: ChannelStats
+    self,
+    scale: int,
+    features: jax.Array,
+    code: ChannelStats,
+    stats: ChannelStats,
+    extent: Extent | None = None,
   ) -> jax.Array:
     """Runs one scale of the decoder on a part of the feature map; see `AdaConv.decode_scale`."""
     del code, stats
-    return self.decoder.decode_scale(scale, features, enlarge=scale > 0)
+    return self.decoder.decode_scale(scale, features, enlarge=scale > 0, extent=extent)
 
   def __call__(self, content_features: jax.Array, style_features: jax.Array) -> jax.Array:
     """Stylizes feature maps; the path that initializes all parameters."""
@@ -120,10 +130,14 @@ class AdaConv(nn.Module):
     return tuple(predict(descriptor) for predict in self.predictors)
 
   def content_target(
-    self, content_features: jax.Array, code: StyleCode, alpha: float | jax.Array = 1.0
+    self,
+    content_features: jax.Array,
+    code: StyleCode,
+    alpha: float | jax.Array = 1.0,
+    extent: Extent | None = None,
   ) -> jax.Array:
     """The content's own features: AdaConv changes them only inside the decoder."""
-    del code, alpha
+    del code, alpha, extent
     return content_features
 
   def decode(self, target: jax.Array, code: tuple[AdaConvKernels, ...]) -> jax.Array:
@@ -139,6 +153,7 @@ class AdaConv(nn.Module):
     features: jax.Array,
     code: tuple[AdaConvKernels, ...],
     stats: ChannelStats | None = None,
+    extent: Extent | None = None,
   ) -> jax.Array:
     """Runs one scale of the decoder: the adaptive convolution, then the learned ones.
 
@@ -147,12 +162,13 @@ class AdaConv(nn.Module):
       features: `[n, h, w, c]`, what enters the scale, or some rows of it.
       code: the kernels of all scales.
       stats: statistics of the whole feature map, where `features` are some rows of it.
+      extent: what counts of `features`; None: all.
 
     Returns:
       `[n, h, w, c']` for scale 0, `[n, 2 h, 2 w, c']` for the others.
     """
     kernels, enlarge = code[scale], scale > 0
-    apply = functools.partial(adaconv, groups=self.groups[scale], enlarge=enlarge)
+    apply = functools.partial(adaconv, groups=self.groups[scale], enlarge=enlarge, extent=extent)
     if kernels.bias.shape[0] == 1:  # one style for all images: an ordinary convolution
       kernels = jax.tree.map(lambda kernel: kernel[0], kernels)
       call = lambda x, stats: apply(x, *kernels, stats=stats)  # noqa: E731
@@ -160,7 +176,9 @@ class AdaConv(nn.Module):
     else:
       call = lambda x, kernels, stats: apply(x, *kernels, stats=stats)  # noqa: E731
       features = jax.vmap(call)(features, kernels, stats)
-    return self.decoder.decode_scale(scale, features, enlarge=False)
+    if enlarge and extent is not None:
+      extent = extent.times(2)
+    return self.decoder.decode_scale(scale, features, enlarge=False, extent=extent)
 
   def __call__(self, content_features: jax.Array, style_features: jax.Array) -> jax.Array:
     """Stylizes feature maps; the path that initializes all parameters."""
@@ -219,6 +237,24 @@ def resize(images: jax.Array, height: int, width: int) -> jax.Array:
   return jax.image.resize(images, (images.shape[0], height, width, 3), "linear", antialias=True)
 
 
+def resize_inside(images: jax.Array, extent: Extent, height: int, width: int) -> jax.Array:
+  """`resize`s what counts of `[n, h, w, 3]`, and nothing else."""
+  counts = inside(images, extent)
+  known = jnp.where(counts, images, 0)
+  counts = jnp.broadcast_to(counts.astype(images.dtype), (*images.shape[:3], 1))
+  resized = jax.image.scale_and_translate(
+    jnp.concatenate([known, counts], axis=-1),
+    (images.shape[0], height, width, 4),
+    (1, 2),
+    jnp.array([height / extent.height, width / extent.width], images.dtype),
+    jnp.zeros(2, images.dtype),
+    "linear",
+    antialias=True,
+  )
+  # At the border some of the weights are those of zeros.
+  return resized[..., :3] / resized[..., 3:]
+
+
 def _is_one(alpha: float | jax.Array) -> bool:
   return isinstance(alpha, int | float) and alpha == 1
 
@@ -238,11 +274,13 @@ class ContentCode:
     features: relu4_1 `[n, ceil(h / 8), ceil(w / 8), 512]`.
     own_style: the code of the contents taken as styles, which AdaConv's alpha needs, or None.
     size: height and width of the contents, static.
+    extent: what counts of the contents; None: all.
   """
 
   features: jax.Array
   own_style: StyleCode | None
   size: tuple[int, int] = struct.field(pytree_node=False)
+  extent: Extent | None = None
 
 
 @struct.dataclass
@@ -261,7 +299,19 @@ class Stylizer:
   model: TransferModel = struct.field(pytree_node=False)
   vgg: VGG = struct.field(pytree_node=False)
 
-  def fit_style(self, style: jax.Array) -> jax.Array:
+  def bucket(self, height: int, width: int) -> tuple[int, int] | None:
+    """The height and width to which a picture can be enlarged, beside its `Extent`.
+
+    Returns:
+      The size; None where the picture has to keep its own, because it is rendered in strips or
+      styles of its size are enlarged, or the model's kernels are larger than 3 x 3.
+    """
+    h, w = (bucket_side(side, STRIDE) for side in (height, width))
+    large = 4 * h * w * _WIDTH > WHOLE_BYTES
+    wide = isinstance(self.model, AdaConv) and self.model.kernel_size > 3
+    return None if large or wide or min(height, width) < 2 * STRIDE else (h, w)
+
+  def fit_style(self, style: jax.Array, extent: Extent | None = None) -> jax.Array:
     """Resizes styles to what is encoded; `encode_style` does so itself.
 
     Whoever encodes styles of many sizes can compile this apart from the rest, which is then
@@ -269,23 +319,31 @@ class Stylizer:
 
     Args:
       style: `[n, h, w, 3]`, RGB in [0, 1], any size.
+      extent: what counts of the styles, at least 16 x 16; None: all.
 
     Returns:
-      `[n, style_size, style_size, 3]` for AdaConv, antialiased and without keeping the aspect
-      ratio; for AdaIN `style`, enlarged if it is too small for relu4_1.
+      `[n, style_size, style_size, 3]` for AdaConv, of which all counts, antialiased and without
+      keeping the aspect ratio; for AdaIN `style`, enlarged if it is too small for relu4_1.
     """
     size = self.model.style_size
+    if extent is not None:
+      return style if size is None else resize_inside(style, extent, size, size)
     h, w = style.shape[1:3] if size is None else (size, size)
     # Below, relu4_1 would be empty or one pixel.
     return resize(style, max(h, 2 * STRIDE), max(w, 2 * STRIDE))
 
-  def encode_style(self, style: jax.Array) -> StyleCode:
+  def encode_style(self, style: jax.Array, extent: Extent | None = None) -> StyleCode:
     """Computes what `stylize` needs to know of the styles, once for any number of contents.
 
     Args:
       style: `[n, h, w, 3]`, RGB in [0, 1], any size; see `fit_style`.
+      extent: what counts of the styles, in the top left of a `bucket`; None: all.
     """
-    return self._apply(self._features(self.fit_style(style)), method="encode_style")
+    fitted = self.fit_style(style, extent)
+    if extent is None or self.model.style_size is not None:
+      return self._apply(self._features(fitted), method="encode_style")
+    features = self._features(fitted, extent)
+    return self._apply(features, extent.over(STRIDE), method="encode_style")
 
   def stylize(
     self, content: jax.Array, code: StyleCode, alpha: float | jax.Array = 1.0
@@ -306,19 +364,26 @@ class Stylizer:
     encoded = self.encode_content(content, for_alpha=not _is_one(alpha))
     return self.render(encoded, code, alpha)
 
-  def encode_content(self, content: jax.Array, *, for_alpha: bool = True) -> ContentCode:
+  def encode_content(
+    self, content: jax.Array, *, for_alpha: bool = True, extent: Extent | None = None
+  ) -> ContentCode:
     """Computes what `render` needs to know of the contents, once for any number of styles.
 
     Args:
       content: `[n, h, w, 3]`, RGB in [0, 1], any size.
       for_alpha: prepare for an alpha other than 1, which AdaConv does by encoding the contents as
         styles, too.
+      extent: what counts of the contents, in the top left of a `bucket`; None: all. It also tells
+        what counts of the pictures that `render` returns.
     """
-    own_style = (
-      self.encode_style(content) if for_alpha and isinstance(self.model, AdaConv) else None
-    )
-    features = self._features(reflect_pad_to_multiple(content, STRIDE))
-    return ContentCode(features, own_style, (content.shape[1], content.shape[2]))
+    adaptive = isinstance(self.model, AdaConv)
+    own_style = self.encode_style(content, extent) if for_alpha and adaptive else None
+    size = (content.shape[1], content.shape[2])
+    if extent is None:
+      features = self._features(reflect_pad_to_multiple(content, STRIDE))
+    else:
+      features = self._features(mirror_all(content, extent), extent.padded(STRIDE))
+    return ContentCode(features, own_style, size, extent)
 
   def render(
     self, content: ContentCode, code: StyleCode, alpha: float | jax.Array = 1.0
@@ -350,12 +415,13 @@ class Stylizer:
       if content.own_style is None:
         raise ValueError("alpha: expected 1, because of encode_content(..., for_alpha=False)")
       code = blend(content.own_style, code, alpha)
-    target = self._apply(content.features, code, alpha, method="content_target")
-    return jnp.clip(self._decode(target, code)[:, :h, :w], 0, 1)
+    extent = content.extent and content.extent.padded(STRIDE).over(STRIDE)
+    target = self._apply(content.features, code, alpha, extent, method="content_target")
+    return jnp.clip(self._decode(target, code, extent)[:, :h, :w], 0, 1)
 
-  def _features(self, images: jax.Array) -> jax.Array:
+  def _features(self, images: jax.Array, extent: Extent | None = None) -> jax.Array:
     def encode(images: jax.Array) -> jax.Array:
-      outputs = self.vgg.apply({"params": self.vgg_params}, images, (ENCODER_LAYER,))
+      outputs = self.vgg.apply({"params": self.vgg_params}, images, (ENCODER_LAYER,), extent)
       return cast(Mapping[str, jax.Array], outputs)[ENCODER_LAYER]
 
     if images.shape[1] % STRIDE:  # a style, whose last rows the poolings drop
@@ -366,14 +432,15 @@ class Stylizer:
       reach=reach(self.vgg.arch, ENCODER_LAYER),
       row_bytes=4 * images.shape[0] * images.shape[2] * _WIDTH,
       scale=Fraction(1, STRIDE),
+      whole=extent is not None,
     )
 
-  def _decode(self, features: jax.Array, code: StyleCode) -> jax.Array:
+  def _decode(self, features: jax.Array, code: StyleCode, extent: Extent | None) -> jax.Array:
     """Decodes scale by scale, because AdaConv needs the statistics of the whole feature map."""
     adaptive = isinstance(self.model, AdaConv)
     for scale, (c_in, widths) in enumerate(SCALES):
-      stats = channel_stats(features) if adaptive else None
-      decode = functools.partial(self._decode_scale, scale, code, stats)
+      stats = channel_stats(features, extent=extent) if adaptive else None
+      decode = functools.partial(self._decode_scale, scale, code, stats, extent)
       grow = 2 if scale else 1
       features = by_strips(
         decode,
@@ -381,13 +448,21 @@ class Stylizer:
         reach=(self.model.kernel_size if adaptive else 0) + len(widths),
         row_bytes=4 * features.shape[0] * features.shape[2] * grow**2 * c_in,
         scale=Fraction(grow),
+        whole=extent is not None,
       )
+      if grow == 2 and extent is not None:
+        extent = extent.times(2)
     return features
 
   def _decode_scale(
-    self, scale: int, code: StyleCode, stats: ChannelStats | None, features: jax.Array
+    self,
+    scale: int,
+    code: StyleCode,
+    stats: ChannelStats | None,
+    extent: Extent | None,
+    features: jax.Array,
   ) -> jax.Array:
-    return self._apply(scale, features, code, stats, method="decode_scale")
+    return self._apply(scale, features, code, stats, extent, method="decode_scale")
 
   def _apply(self, *args: Any, method: str) -> Any:
     return self.model.apply({"params": self.params}, *args, method=method)

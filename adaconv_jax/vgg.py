@@ -12,6 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from adaconv_jax.buckets import Extent, inside
 from adaconv_jax.conv import conv, conv_valid
 
 # Convolutions per block and their width; a 2x2 max pool stands between two blocks.
@@ -100,13 +101,17 @@ class VGG(nn.Module):
 
   @nn.compact
   def __call__(
-    self, images: jax.Array, layers: Sequence[str] = STYLE_LAYERS
+    self,
+    images: jax.Array,
+    layers: Sequence[str] = STYLE_LAYERS,
+    extent: Extent | None = None,
   ) -> dict[str, jax.Array]:
     """Computes the activations named in `layers`, and nothing behind the last of them.
 
     Args:
       images: `[n, h, w, 3]`, RGB in [0, 1].
       layers: names such as "relu4_1".
+      extent: what counts of the images; it is halved by every pool. None: all.
 
     Returns:
       A dict from layer name to `[n, h / s, w / s, c]`, s = 1, 2, 4, 8, 16 in blocks 1 to 5
@@ -128,11 +133,12 @@ class VGG(nn.Module):
       features = images.astype(self.compute_dtype)
     for name, shape in shapes.items():
       if name == "conv1_1":
-        features = _FrozenConv(shape, self.padding, name=name)(features, zero)
+        features = _FrozenConv(shape, self.padding, name=name)(features, zero, extent=extent)
       else:
         if name.endswith("_1"):
           features = max_pool(features)
-        features = _FrozenConv(shape, self.padding, name=name)(features)
+          extent = extent and extent.over(2)
+        features = _FrozenConv(shape, self.padding, name=name)(features, extent=extent)
       features = nn.relu(features)
       activation = name.replace("conv", "relu")
       if activation in layers:
@@ -160,11 +166,19 @@ class _FrozenConv(nn.Module):
   padding: str
 
   @nn.compact
-  def __call__(self, features: jax.Array, pad_value: jax.Array | float = 0.0) -> jax.Array:
+  def __call__(
+    self,
+    features: jax.Array,
+    pad_value: jax.Array | float = 0.0,
+    *,
+    extent: Extent | None = None,
+  ) -> jax.Array:
     kernel = self.param("kernel", nn.initializers.he_normal(), self.shape)
     bias = self.param("bias", nn.initializers.zeros, self.shape[-1:])
     if self.padding == "reflect":
-      return conv(features, kernel, bias)
+      return conv(features, kernel, bias, extent=extent)
+    if extent is not None:
+      features = jnp.where(inside(features, extent), features, pad_value)
     pad, dtype = ((0, 0), (1, 1), (1, 1), (0, 0)), features.dtype
     padded = (jnp.pad(features - pad_value, pad) + pad_value).astype(dtype)
     return (conv_valid(padded, kernel.astype(dtype)) + bias).astype(dtype)

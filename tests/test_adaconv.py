@@ -18,6 +18,7 @@ from adaconv_jax.adaconv import (
   compose_kernels,
 )
 from adaconv_jax.adain import EPS, instance_norm
+from adaconv_jax.buckets import Extent
 
 # k, c_in, c_out, groups: from one group to one group per channel, and unequal channels.
 SHAPES = [(k, 4, 4, groups) for k in (1, 3, 5) for groups in (1, 2, 4)]
@@ -283,6 +284,28 @@ def test_errors_name_the_argument(changed, groups, message):
   args = [jnp.zeros(shapes[i]) for i in range(4)]
   with pytest.raises(ValueError, match=f"^{message}"):
     adaconv(*args, groups=groups)
+
+
+@pytest.mark.parametrize("c_in, c_out, groups", BOTH_FORMS)
+@pytest.mark.parametrize("enlarge", [False, True])
+@pytest.mark.parametrize("k, size", [(1, (3, 5)), (3, (3, 5)), (3, (1, 6)), (3, (7, 7))])
+def test_within_an_extent_it_is_that_of_the_cropped_features(k, size, enlarge, c_in, c_out, groups):
+  features, *rest = arguments(size, k, c_in, c_out, groups)
+  padded = np.full((7, 7, c_in), 1e30, np.float32)
+  padded[: size[0], : size[1]] = features
+  call = functools.partial(adaconv, groups=groups, enlarge=enlarge)
+  expected = jax.jit(call)(features, *rest)
+  got = jax.jit(lambda *args, extent: call(*args, extent=extent))(
+    padded, *rest, extent=Extent(*size)
+  )
+  h, w, _ = expected.shape
+  np.testing.assert_allclose(got[:h, :w], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_kernels_that_look_farther_than_one_pixel_have_no_extent():
+  args = arguments((6, 6), 5, 4, 4, 2)
+  with pytest.raises(ValueError, match="^extent: expected None for kernels larger than 3 x 3, got"):
+    adaconv(*args, groups=2, extent=Extent(5, 5))
 
 
 # --- the networks ---

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from adaconv_jax.adain import EPS, ChannelStats, adain, apply_stats, channel_stats, instance_norm
+from adaconv_jax.buckets import Extent
 
 
 def random(*shape: int, seed: int = 0) -> Any:
@@ -46,6 +47,20 @@ def test_statistics_are_those_of_loops_with_the_biased_variance(eps):
   assert isinstance(got, ChannelStats) and got.mean.shape == got.std.shape == (2, 4)
   np.testing.assert_allclose(got.mean, mean, rtol=1e-5, atol=1e-5)
   np.testing.assert_allclose(got.std, std, rtol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(3, 5), (1, 1), (6, 7)])
+def test_statistics_within_an_extent_are_those_of_what_counts(size):
+  features, style = random(2, *size, 4), ChannelStats(random(2, 4), random(2, 4) ** 2)
+  padded: Any = np.full((2, 6, 7, 4), np.nan, np.float32)
+  padded[:, : size[0], : size[1]] = features
+  extent = Extent(*size)
+  mean, std = jax.jit(lambda x, extent: channel_stats(x, extent=extent))(padded, extent)
+  for got, expected in zip((mean, std), stats_loops(features, EPS), strict=True):
+    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
+  for function in (instance_norm, lambda x, **extent: apply_stats(x, style, **extent)):
+    got = function(padded, extent=extent)[:, : size[0], : size[1]]
+    np.testing.assert_allclose(got, function(features), rtol=1e-4, atol=1e-4)
 
 
 def test_leading_axes_are_free():

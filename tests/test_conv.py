@@ -9,6 +9,7 @@ import pytest
 from jax import lax
 
 from adaconv_jax import conv_cpu
+from adaconv_jax.buckets import Extent
 from adaconv_jax.conv import (
   SMALLEST_ON_CPU,
   ReflectConv,
@@ -149,6 +150,41 @@ def test_many_channels_take_winograd_s_form_and_equal_loops(size, monkeypatch):
   got = forward_and_gradients(lambda x, k: conv(x, k))(images, kernel, gradient)
   assert_close(got, reflected_loops(images, kernel, gradient))
   assert len(calls) == 3  # the output and both gradients
+
+
+def within_extent(images, kernel, enlarge=False):
+  """The convolution of images in the top left of 16 x 16 pixels, beside each of three garbages."""
+  (n, h, w, c_in), scale = images.shape, 2 if enlarge else 1
+  function = jax.jit(lambda x, k, extent: conv(x, k, enlarge=enlarge, extent=extent))
+  for garbage in (0, 1e30, np.nan):
+    padded = np.full((n, 16, 16, c_in), garbage, np.float32)
+    padded[:, :h, :w] = images
+    yield np.asarray(function(padded, kernel, Extent(h, w)))[:, : scale * h, : scale * w]
+
+
+@pytest.mark.parametrize("enlarge", [False, True])
+@pytest.mark.parametrize("size", [(9, 14), (13, 15), (16, 16)])
+def test_within_an_extent_nothing_else_has_influence(size, enlarge):
+  images, kernel = random(2, *size, 7), random(3, 3, 7, 4)
+  out, *others = within_extent(images, kernel, enlarge)
+  assert_close(out, reflected_loops(images, kernel, enlarge=enlarge))
+  for other in others:
+    np.testing.assert_array_equal(other, out)
+
+
+def test_within_an_extent_winograd_s_sums_have_no_influence(monkeypatch):
+  calls = []
+  winograd = conv_cpu._winograd
+  for name in ("CHANNELS", "PIXELS"):
+    monkeypatch.setattr(conv_cpu, f"WINOGRAD_{name}", 2)
+  monkeypatch.setattr(conv_cpu, "_winograd", lambda *args: (calls.append(args), winograd(*args))[1])
+  # Channels that no other test has, as above.
+  images, kernel = random(2, 9, 14, 8), random(3, 3, 8, 5)
+  out, *others = within_extent(images, kernel)
+  assert_close(out, reflected_loops(images, kernel))
+  for other in others:
+    np.testing.assert_array_equal(other, out)
+  assert len(calls) == 1
 
 
 @pytest.mark.parametrize("enlarge", [False, True])

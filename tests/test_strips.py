@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from adaconv_jax import strips
+from adaconv_jax.buckets import Extent
 from adaconv_jax.strips import by_strips
 from adaconv_jax.stylizer import Stylizer
 from adaconv_jax.vgg import ENCODER_LAYER, VGG, reach
@@ -63,6 +64,16 @@ def test_small_images_are_run_whole():
   assert heights == [40]
 
 
+def test_what_has_to_be_run_whole_is(monkeypatch):
+  monkeypatch.setattr(strips, "WHOLE_BYTES", 0)
+  monkeypatch.setattr(strips, "STRIP_BYTES", 600)
+  images: Any = np.zeros((1, 40, 3, 2), np.float32)
+  heights = []
+  call = functools.partial(by_strips, reach=1, row_bytes=100)
+  call(lambda x: heights.append(x.shape[1]) or x, images, whole=True)
+  assert heights == [40]
+
+
 @pytest.mark.parametrize("arch, expected", [("vgg16", 33), ("vgg19", 37)])
 def test_vgg_s_reach_is_that_of_its_gradient(arch, expected):
   # 2 + 1 + 4 + 2 + (3 or 4) * 4 + 4 + 8
@@ -93,3 +104,18 @@ def test_a_large_picture_is_the_same_in_strips(transform, monkeypatch):
   in_strips = jax.jit(lambda *args: Stylizer.stylize(*args))(stylizer, content, code)
   assert loops.count("scan[") + loops.count("while[") >= 3
   np.testing.assert_allclose(in_strips, whole, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("transform", ["adain", "adaconv"])
+def test_a_picture_in_a_bucket_is_never_in_strips(transform, monkeypatch):
+  """A strip would be taken for the whole, with the whole's extent."""
+  stylizer = small_stylizer(transform)
+  monkeypatch.setattr(strips, "WHOLE_BYTES", 0)
+  monkeypatch.setattr(strips, "STRIP_BYTES", 4 * 24 * 64 * 40)
+
+  def both(content, extent):
+    code = stylizer.encode_style(content, extent)
+    return stylizer.render(stylizer.encode_content(content, extent=extent), code, 0.5)
+
+  program = str(jax.make_jaxpr(both)(np.zeros((1, 208, 24, 3), np.float32), Extent(205, 23)))
+  assert "scan[" not in program and "while[" not in program

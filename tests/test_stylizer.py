@@ -14,6 +14,7 @@ from small_models import small_stylizer
 
 from adaconv_jax.adaconv import adaconv
 from adaconv_jax.adain import EPS, ChannelStats
+from adaconv_jax.buckets import Extent
 from adaconv_jax.conv import upsample
 from adaconv_jax.decoder import SCALES, Decoder
 from adaconv_jax.stylizer import (
@@ -24,6 +25,8 @@ from adaconv_jax.stylizer import (
   init_params,
   make_model,
   model_settings,
+  resize,
+  resize_inside,
 )
 
 TRANSFORMS = ["adain", "adaconv"]
@@ -246,6 +249,93 @@ def test_adaconv_alpha_interpolates_between_the_style_descriptors():
   assert_same(blend(encode(stylizer, CONTENTS), codes("adaconv"), 0.3), mixed)
   got = render(stylizer, CONTENTS, codes("adaconv"), 0.3)
   assert_same(got, np.asarray(render(stylizer, CONTENTS, mixed)))
+
+
+# --- buckets ---
+
+
+@jax.jit
+def render_inside(stylizer: Stylizer, content, style, alpha, extent, style_extent):
+  code = stylizer.encode_style(style, style_extent)
+  return stylizer.render(stylizer.encode_content(content, extent=extent), code, alpha)
+
+
+@jax.jit
+def render_alone(stylizer: Stylizer, content, style, alpha):
+  return stylizer.stylize(content, stylizer.encode_style(style), alpha)
+
+
+@pytest.fixture
+def in_float64():
+  """Both sides of a comparison would be up to 5e-5 away from this in float32."""
+  with jax.enable_x64(True):
+    yield lambda *trees: jax.tree.map(np.float64, trees)
+
+
+def in_array(images, garbage: Any = 0.0):
+  n, h, w, _ = images.shape
+  padded = np.empty((n, 40, 40, 3), images.dtype)
+  padded[:] = garbage
+  padded[:, :h, :w] = images
+  return padded, Extent(h, w)
+
+
+# One pixel; an odd side and a multiple of 8; one that fills its array.
+@pytest.mark.parametrize("transform", TRANSFORMS)
+@pytest.mark.parametrize("size", [(1, 1), (17, 32), (40, 40)])
+def test_a_picture_in_a_bucket_is_rendered_as_if_alone(transform, size, in_float64):
+  h, w = size
+  stylizer, content, style = in_float64(
+    cached_stylizer(transform), pictures(2, h, w), pictures(1, max(w, 16), max(h, 16), seed=1)
+  )
+  (padded, extent), (padded_style, style_extent) = in_array(content), in_array(style)
+  for alpha in (1.0, 0.5):
+    expected = np.asarray(render_alone(stylizer, content, style, alpha))
+    got = render_inside(stylizer, padded, padded_style, alpha, extent, style_extent)
+    assert expected.dtype == np.float64
+    np.testing.assert_allclose(got[:, :h, :w], expected, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS)
+def test_what_lies_beside_a_picture_in_a_bucket_has_no_influence(transform, in_float64):
+  stylizer, content, style = in_float64(
+    cached_stylizer(transform), pictures(2, 21, 30), pictures(1, 33, 18)
+  )
+  rng, outs = np.random.default_rng(0), []
+  for garbage in (0, rng.normal(0, 1e20, (40, 40, 3)), np.nan):
+    (padded, extent), (padded_style, style_extent) = (
+      in_array(x, garbage) for x in (content, style)
+    )
+    out = render_inside(stylizer, padded, padded_style, 0.5, extent, style_extent)
+    outs.append(np.asarray(out)[:, :21, :30])
+  np.testing.assert_array_equal(outs[1], outs[0])
+  np.testing.assert_array_equal(outs[2], outs[0])
+
+
+@pytest.mark.parametrize("size", [(16, 16), (17, 39), (40, 40)])
+@pytest.mark.parametrize("fitted", [(8, 12), (64, 64)])
+def test_what_counts_is_resized_as_if_alone(size, fitted):
+  images = pictures(2, *size)
+  got = jax.jit(lambda x, extent: resize_inside(x, extent, *fitted))(*in_array(images, np.nan))
+  np.testing.assert_allclose(got, resize(images, *fitted), rtol=0, atol=2e-6)
+
+
+def test_a_bucket_holds_the_picture_in_multiples_of_8():
+  bucket = cached_stylizer("adain").bucket
+  assert bucket(16, 17) == (16, 24)
+  assert bucket(375, 500) == (384, 512)
+  assert bucket(513, 512) == (576, 512)
+
+
+def test_some_pictures_keep_their_size():
+  stylizer = cached_stylizer("adain")
+  assert stylizer.bucket(15, 100) is stylizer.bucket(100, 15) is None  # enlarged as a style
+  assert stylizer.bucket(1408, 1408) == (1408, 1408)
+  assert stylizer.bucket(1409, 1408) is None  # rendered in strips
+  for kernel_size, expected in ((1, (16, 16)), (3, (16, 16)), (5, None)):
+    model = make_model("adaconv", {"kernel_size": kernel_size})
+    other = dataclasses.replace(cached_stylizer("adaconv"), model=model)
+    assert other.bucket(16, 16) == expected
 
 
 # --- codes and pytrees ---

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from adaconv_jax.buckets import Extent
 from adaconv_jax.vgg import BLOCKS, STYLE_LAYERS, VGG, conv_shapes, max_pool
 
 MEAN = np.array((0.485, 0.456, 0.406))
@@ -69,6 +70,21 @@ def test_activations_are_those_of_the_unfolded_network(padding, size):
   for layer, value in expected.items():
     assert got[layer].shape == value.shape
     np.testing.assert_allclose(got[layer], value, rtol=0, atol=2e-5 * value.max())
+
+
+@pytest.mark.parametrize("padding", ["reflect", "zero"])
+@pytest.mark.parametrize("size", [(9, 12), (15, 11), (16, 16)])
+def test_within_an_extent_activations_are_those_of_the_cropped_picture(padding, size):
+  network = random_network("vgg16", "relu3_1")
+  images = np.random.default_rng(1).random((2, *size, 3), np.float32)
+  padded = np.full((2, 16, 16, 3), 1e30, np.float32)
+  padded[:, : size[0], : size[1]] = images
+  expected = oracle(network, images, padding)
+  call = jax.jit(lambda p, x, extent: VGG("vgg16", padding).apply(p, x, list(expected), extent))
+  got = cast(dict, call({"params": folded(network)}, padded, Extent(*size)))
+  for layer, value in expected.items():
+    within = got[layer][:, : value.shape[1], : value.shape[2]]
+    np.testing.assert_allclose(within, value, rtol=0, atol=2e-5 * value.max())
 
 
 def test_zero_padding_of_a_mean_coloured_picture_leaves_no_frame_and_of_another_does():
