@@ -148,7 +148,7 @@ def needs(compiled: jax.stages.Compiled) -> Needs:
     outputs=memory.output_size_in_bytes - memory.alias_size_in_bytes,
     temporaries=memory.temp_size_in_bytes,
     code=memory.generated_code_size_in_bytes,
-    flops=cost["flops"],
+    flops=cost.get("flops", 0.0),  # left out where there are none
     bytes_accessed=cost["bytes accessed"],
     collectives=count_collectives(compiled.as_text() or ""),
   )

@@ -24,7 +24,7 @@ from adaconv_jax.adain import ChannelStats, apply_stats, channel_stats
 from adaconv_jax.buckets import Extent, bucket_side, inside, mirror_all
 from adaconv_jax.conv import reflect_pad_to_multiple
 from adaconv_jax.decoder import SCALES, Decoder
-from adaconv_jax.strips import WHOLE_BYTES, by_strips
+from adaconv_jax.strips import WHOLE_BYTES, by_strips, image_bytes, one_by_one
 from adaconv_jax.vgg import ENCODER_LAYER, VGG, reach
 
 # What a style is to a model: computed once, used for many contents. A pytree whose leaves lead
@@ -32,7 +32,6 @@ from adaconv_jax.vgg import ENCODER_LAYER, VGG, reach
 StyleCode = ChannelStats | tuple[AdaConvKernels, ...]
 
 STRIDE = 8  # relu4_1 lies behind three poolings
-_WIDTH = 64  # channels of VGG's first convolutions, whose feature maps are the largest
 
 
 class AdaIN(nn.Module):
@@ -307,7 +306,7 @@ class Stylizer:
       styles of its size are enlarged, or the model's kernels are larger than 3 x 3.
     """
     h, w = (bucket_side(side, STRIDE) for side in (height, width))
-    large = 4 * h * w * _WIDTH > WHOLE_BYTES
+    large = image_bytes(h, w) > WHOLE_BYTES
     wide = isinstance(self.model, AdaConv) and self.model.kernel_size > 3
     return None if large or wide or min(height, width) < 2 * STRIDE else (h, w)
 
@@ -417,9 +416,17 @@ class Stylizer:
       code = blend(content.own_style, code, alpha)
     extent = content.extent and content.extent.padded(STRIDE).over(STRIDE)
     target = self._apply(content.features, code, alpha, extent, method="content_target")
-    return jnp.clip(self._decode(target, code, extent)[:, :h, :w], 0, 1)
+    size = (target.shape[1] * STRIDE, target.shape[2] * STRIDE)
+    if jax.tree.leaves(code)[0].shape[0] == 1:  # one for all contents, even behind the blend
+      pictures = one_by_one(lambda x: self._decode(x, code, extent), target, size=size)
+    else:
+      pictures = one_by_one(lambda x, c: self._decode(x, c, extent), target, code, size=size)
+    return jnp.clip(pictures[:, :h, :w], 0, 1)
 
   def _features(self, images: jax.Array, extent: Extent | None = None) -> jax.Array:
+    return one_by_one(lambda x: self._encode(x, extent), images, size=images.shape[1:3])
+
+  def _encode(self, images: jax.Array, extent: Extent | None) -> jax.Array:
     def encode(images: jax.Array) -> jax.Array:
       outputs = self.vgg.apply({"params": self.vgg_params}, images, (ENCODER_LAYER,), extent)
       return cast(Mapping[str, jax.Array], outputs)[ENCODER_LAYER]
@@ -430,7 +437,7 @@ class Stylizer:
       encode,
       images,
       reach=reach(self.vgg.arch, ENCODER_LAYER),
-      row_bytes=4 * images.shape[0] * images.shape[2] * _WIDTH,
+      row_bytes=images.shape[0] * image_bytes(1, images.shape[2]),
       scale=Fraction(1, STRIDE),
       whole=extent is not None,
     )

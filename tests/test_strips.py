@@ -119,3 +119,56 @@ def test_a_picture_in_a_bucket_is_never_in_strips(transform, monkeypatch):
 
   program = str(jax.make_jaxpr(both)(np.zeros((1, 208, 24, 3), np.float32), Extent(205, 23)))
   assert "scan[" not in program and "while[" not in program
+
+
+@pytest.mark.parametrize("transform", ["adain", "adaconv"])
+@pytest.mark.parametrize("styles", [1, 3])
+def test_images_one_by_one_are_those_of_the_batch(transform, styles, monkeypatch):
+  stylizer = small_stylizer(transform)
+  rng = np.random.default_rng(0)
+  content, style = (rng.random((n, 24, 32, 3), np.float32) for n in (3, styles))
+
+  def run(stylizer: Stylizer, alpha: float):
+    return stylizer.stylize(content, stylizer.encode_style(style), alpha)
+
+  together = [jax.jit(run)(stylizer, alpha) for alpha in (1.0, 0.5)]
+  monkeypatch.setattr(strips, "ALONE_BYTES", 0)
+  counts = []
+  decode = Stylizer._decode
+  monkeypatch.setattr(
+    Stylizer,
+    "_decode",
+    lambda self, x, *rest: (counts.append(len(x)), decode(self, x, *rest))[1],
+  )
+  # Functions of their own, because what is traced once is not traced again.
+  apart = [jax.jit(lambda s, a: run(s, a))(stylizer, alpha) for alpha in (1.0, 0.5)]
+  assert 1 in counts
+  for one, other in zip(apart, together, strict=True):
+    np.testing.assert_allclose(one, other, atol=1e-4)
+
+
+def test_small_images_and_single_ones_stay_together():
+  seen = []
+
+  def note(x):
+    seen.append(x.shape)
+    return x
+
+  strips.one_by_one(note, np.zeros((2, 8, 8, 3)), size=(8, 8))
+  strips.one_by_one(note, np.zeros((1, 4, 4, 3)), size=(1024, 1024))
+  assert seen == [(2, 8, 8, 3), (1, 4, 4, 3)]
+
+
+def test_gradients_go_through_images_one_by_one(monkeypatch):
+  stylizer = small_stylizer("adaconv")
+  rng = np.random.default_rng(0)
+  content, style = (rng.random((2, 24, 32, 3), np.float32) for _ in range(2))
+
+  def loss(content, style):
+    return (stylizer.stylize(content, stylizer.encode_style(style)) ** 2).sum()
+
+  together = jax.jit(jax.grad(loss, argnums=(0, 1)))(content, style)
+  monkeypatch.setattr(strips, "ALONE_BYTES", 0)
+  apart = jax.jit(jax.grad(lambda *args: loss(*args), argnums=(0, 1)))(content, style)
+  for one, other in zip(apart, together, strict=True):
+    np.testing.assert_allclose(one, other, rtol=1e-2, atol=1e-3 * float(np.abs(other).max()))
