@@ -222,6 +222,8 @@ def compile_ahead(config: Any, topology: str) -> None:
     ValueError: a setting is impossible, there is no such topology, or the step does not fit.
     FileNotFoundError: the TPU compiler is not installed.
   """
+  # A program for TPUs that are not there cannot be loaded again.
+  jax.config.update("jax_enable_compilation_cache", False)
   devices = aot.tpu_devices(topology)
   process_batch_size(config.batch_size, len(devices))
   model, vgg = make_networks(config)

@@ -7,11 +7,13 @@ image. Both are linear and nothing stands between them, so we multiply the two k
 run one convolution: the same result, less memory, and a fast backward pass.
 """
 
+import functools
 from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from adaconv_jax.adain import EPS, ChannelStats, instance_norm
 from adaconv_jax.buckets import Extent, mirror_border
@@ -81,10 +83,9 @@ def adaconv(
     images = upsample(normalized[None]) if enlarge else normalized[None]
     kernel = spatial_kernel[:, :, 0] * pointwise_kernel[0, 0, 0]
     out = _depthwise(reflect_pad(images, k // 2)[0], kernel)
-  else:
-    kernel = compose_kernels(spatial_kernel, pointwise_kernel, groups)
-    out = conv_per_sample(normalized, kernel.astype(features.dtype), enlarge=enlarge)
-  return (out + bias).astype(features.dtype)
+    return (out + bias).astype(features.dtype)
+  kernel = compose_kernels(spatial_kernel, pointwise_kernel, groups)
+  return conv_per_sample(normalized, kernel, bias, enlarge=enlarge)
 
 
 def compose_kernels(
@@ -101,6 +102,17 @@ def compose_kernels(
     `[k, k, c_in, c_out]`, block-diagonal: zero wherever input and output channel are in
     different groups.
   """
+  return lax.platform_dependent(
+    spatial_kernel,
+    pointwise_kernel,
+    tpu=functools.partial(_compose_in_lanes, groups=groups),
+    default=functools.partial(_compose_by_groups, groups=groups),
+  )
+
+
+def _compose_by_groups(
+  spatial_kernel: jax.Array, pointwise_kernel: jax.Array, groups: int
+) -> jax.Array:
   k, _, group_in, c_out = spatial_kernel.shape
   group_out = c_out // groups
   spatial = spatial_kernel.reshape(k, k, group_in, groups, group_out)
@@ -109,6 +121,25 @@ def compose_kernels(
   diagonal = jnp.eye(groups, dtype=bool)[:, None, :, None]
   dense = jnp.where(diagonal, composed[:, :, None], 0)  # [k, k, h, i, g, o], none but h = g
   return dense.reshape(k, k, groups * group_in, c_out)
+
+
+def _compose_in_lanes(
+  spatial_kernel: jax.Array, pointwise_kernel: jax.Array, groups: int
+) -> jax.Array:
+  """The same with all output channels in the last axis throughout, which a TPU stores densely.
+
+  It pads a last axis to 128 numbers: axes of groups cost 650 MB of traffic in place of 62 for
+  8 kernels of 3 x 3 x 256 x 256.
+  """
+  group_in, c_out = spatial_kernel.shape[2:]
+  of_output = jnp.arange(c_out) // (c_out // groups)  # the group of each output channel
+  c_in = group_in * groups
+  tiled = jnp.tile(pointwise_kernel[0, 0], (groups, 1))
+  pointwise = jnp.where(of_output[:, None] == of_output, tiled, 0)
+  composed = jnp.einsum("xyim,mo->xyio", spatial_kernel, pointwise)
+  repeat = (jnp.arange(c_in)[:, None] % group_in == jnp.arange(group_in)).astype(composed.dtype)
+  dense = jnp.einsum("hi,xyio->xyho", repeat, composed)
+  return jnp.where((jnp.arange(c_in) // group_in)[:, None] == of_output, dense, 0)
 
 
 def _depthwise(padded: jax.Array, kernel: jax.Array) -> jax.Array:

@@ -3,8 +3,8 @@
 Reflect padding keeps the borders of a picture free of the dark frames that zero padding leaves
 (both papers use it). `conv` is the plain function; `ReflectConv` is the Flax layer around it, and
 `conv_per_sample` is for `vmap` over images and kernels. Each platform runs the form that is
-fastest there, with gradients of its own: `plain_conv`, which defines the numbers, or on CPU those
-of `conv_cpu.py`.
+fastest there, with gradients of its own: `plain_conv`, which defines the numbers, or those of
+`conv_cpu.py`, or on TPU, for a kernel per image, those of `conv_tpu.py`.
 """
 
 import functools
@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from adaconv_jax import conv_cpu
+from adaconv_jax import conv_cpu, conv_tpu
 from adaconv_jax.buckets import Extent, mirror_border
 from adaconv_jax.conv_cpu import DIMENSION_NUMBERS
 
@@ -75,23 +75,28 @@ def conv(
   return out if bias is None else (out + bias).astype(images.dtype)
 
 
-def conv_per_sample(image: jax.Array, kernel: jax.Array, *, enlarge: bool = False) -> jax.Array:
+def conv_per_sample(
+  image: jax.Array, kernel: jax.Array, bias: jax.Array | None = None, *, enlarge: bool = False
+) -> jax.Array:
   """Convolves one image with its own kernel; made to be `vmap`ped over both.
 
   A vmapped convolution becomes one grouped convolution, whose backward pass XLA's CPU backend
   runs ten to thirty times slower than that of separate ones. Here `vmap` becomes separate
-  convolutions on CPU, and stays one grouped convolution elsewhere. When all images share one
-  kernel it is an ordinary convolution. It can be differentiated in reverse mode only.
+  convolutions on CPU, and stays one grouped convolution elsewhere, on TPU with gradients that are
+  written down. When all images share one kernel it is an ordinary convolution. It can be
+  differentiated in reverse mode only.
 
   Args:
     image: `[h, w, c_in]`.
     kernel: `[k, k, c_in, c_out]`, k odd.
+    bias: `[c_out]`, or None.
     enlarge: `upsample` the image first.
 
   Returns:
-    `[h, w, c_out]`, or with `enlarge` `[2 h, 2 w, c_out]`.
+    `[h, w, c_out]`, or with `enlarge` `[2 h, 2 w, c_out]`, in the dtype of `image`.
   """
-  return cast(jax.Array, _conv(image[None], kernel, enlarge))[0]
+  # The bias is added in here: behind [0], a TPU would add it in another pass over the images.
+  return conv(image[None], kernel, bias, enlarge=enlarge)[0]
 
 
 def plain_conv(images: jax.Array, kernel: jax.Array, enlarge: bool = False) -> jax.Array:
@@ -155,7 +160,12 @@ def _forward(enlarge: bool) -> Callable[..., jax.Array]:
       return plain(images, kernel)
     return (conv_cpu.enlarged_conv if enlarge else conv_cpu.conv)(images, kernel)
 
-  return _per_platform(cpu, plain, merge=1)
+  def tpu(images, kernels):
+    if not _has_tpu_form(images.shape, kernels.shape[1], enlarge):
+      return jax.vmap(plain)(images, kernels)
+    return conv_tpu.conv(jax.vmap(upsample)(images) if enlarge else images, kernels)
+
+  return _per_platform(cpu, plain, tpu, merge=1)
 
 
 @functools.cache
@@ -175,7 +185,18 @@ def _image_gradient(enlarge: bool) -> Callable[..., jax.Array]:
     form = conv_cpu.enlarged_image_gradient if enlarge else conv_cpu.image_gradient
     return form(kernel, gradient)
 
-  return _per_platform(cpu, plain, merge=0)
+  def tpu(kernels, gradient):
+    n, b, h, w, _ = gradient.shape
+    shape = (n, b, h // scale, w // scale, kernels.shape[3])
+    if not _has_tpu_form(shape, kernels.shape[1], enlarge):
+      return jax.vmap(plain)(kernels, gradient)
+    to_images = conv_tpu.image_gradient(kernels, gradient)
+    if not enlarge:
+      return to_images
+    images = jax.ShapeDtypeStruct(shape, gradient.dtype)
+    return jax.linear_transpose(jax.vmap(upsample), images)(to_images)[0]
+
+  return _per_platform(cpu, plain, tpu, merge=0)
 
 
 @functools.cache
@@ -191,7 +212,12 @@ def _kernel_gradient(enlarge: bool, size: int) -> Callable[..., jax.Array]:
     form = conv_cpu.enlarged_kernel_gradient if enlarge else conv_cpu.kernel_gradient
     return form(images, gradient)
 
-  return _per_platform(cpu, plain)
+  def tpu(images, gradient):
+    if not _has_tpu_form(images.shape, size, enlarge):
+      return jax.vmap(plain)(images, gradient)
+    return conv_tpu.kernel_gradient(jax.vmap(upsample)(images) if enlarge else images, gradient)
+
+  return _per_platform(cpu, plain, tpu)
 
 
 def _has_cpu_form(shape: Sequence[int], size: int, enlarge: bool) -> bool:
@@ -199,17 +225,26 @@ def _has_cpu_form(shape: Sequence[int], size: int, enlarge: bool) -> bool:
   return size == 3 and min(shape[1:3]) >= smallest
 
 
+def _has_tpu_form(shape: Sequence[int], size: int, enlarge: bool) -> bool:
+  return size == 3 and (enlarge or min(shape[2:4]) >= 2)
+
+
 def _per_platform(
-  cpu: Callable[..., jax.Array], plain: Callable[..., jax.Array], *, merge: int | None = None
+  cpu: Callable[..., jax.Array],
+  plain: Callable[..., jax.Array],
+  tpu: Callable[..., jax.Array],
+  *,
+  merge: int | None = None,
 ) -> Callable[..., jax.Array]:
   """Makes a function of two arrays that is `cpu` on CPUs and `plain` elsewhere.
 
-  Under `vmap` it becomes a Python loop on CPUs, and the vmapped `plain` elsewhere. Where the kernel
-  is not mapped, it is one call for all images everywhere.
+  Under `vmap` it becomes a Python loop on CPUs, `tpu` on TPUs, and the vmapped `plain` elsewhere.
+  Where the kernel is not mapped, it is one call for all images everywhere.
 
   Args:
     cpu: takes and returns float32 (or float64).
     plain: takes any float.
+    tpu: takes any float, both arrays with one more leading axis.
     merge: which argument is the kernel; None if there is none.
   """
 
@@ -239,7 +274,9 @@ def _per_platform(
       return jnp.stack([function(*pair) for pair in pairs])
 
     together = jax.vmap(plain, in_axes=tuple(0 if b else None for b in batched))
-    return lax.platform_dependent(*arrays, cpu=one_by_one, default=together), True
+    # An image that all kernels share stays one, as the input of one ordinary convolution.
+    on_tpu = tpu if all(batched) else together
+    return lax.platform_dependent(*arrays, cpu=one_by_one, tpu=on_tpu, default=together), True
 
   return function
 

@@ -104,9 +104,13 @@ def assert_close(got, expected, tolerance=1e-5):
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance * (1 + np.abs(theirs).max()))
 
 
-def as_elsewhere(monkeypatch):
-  """Gives every function traced from now on the form that GPU and TPU get."""
-  monkeypatch.setattr(lax, "platform_dependent", lambda *args, default, **_: default(*args))
+def as_elsewhere(monkeypatch, platform):
+  """Gives every function traced from now on the form that GPU or TPU get."""
+
+  def that_of_platform(*args, default, **per_platform):
+    return per_platform.get(platform, default)(*args)
+
+  monkeypatch.setattr(lax, "platform_dependent", that_of_platform)
 
 
 # --- the operation ---
@@ -159,8 +163,13 @@ def test_scale_and_shift_of_a_channel_do_not_matter(c_in, c_out, groups):
   assert_close(apply(other, *kernels), np.asarray(apply(features, *kernels)), 1e-4)
 
 
+@pytest.mark.parametrize("platform", ["cpu", "tpu"])
 @pytest.mark.parametrize("c_in, c_out, groups", [(6, 9, 3), (4, 4, 4), (4, 2, 1)])
-def test_composed_kernel_is_block_diagonal_and_equals_two_grouped_convolutions(c_in, c_out, groups):
+def test_composed_kernel_is_block_diagonal_and_equals_two_grouped_convolutions(
+  c_in, c_out, groups, platform, monkeypatch
+):
+  if platform != "cpu":
+    as_elsewhere(monkeypatch, platform)
   _, spatial, pointwise, _ = arguments((1, 1), 3, c_in, c_out, groups)
   dense = compose_kernels(spatial, pointwise, groups)
   composed = np.asarray(dense)
@@ -194,13 +203,17 @@ AXES = [(0, 0, 0, 0), (0, None, None, None), (None, 0, 0, 0)]
 
 # Depthwise products are the same on every platform. test_conv.py tests the other axes elsewhere.
 @pytest.mark.parametrize(
-  "axes, groups, elsewhere",
-  [*((axes, groups, False) for axes in AXES for groups in (2, 4)), (AXES[0], 2, True)],
+  "axes, groups, platform",
+  [
+    *((axes, groups, "cpu") for axes in AXES for groups in (2, 4)),
+    (AXES[0], 2, "gpu"),
+    *((axes, 2, "tpu") for axes in AXES),
+  ],
 )
-def test_vmap_and_its_gradients_equal_a_loop_over_images(axes, groups, elsewhere, monkeypatch):
+def test_vmap_and_its_gradients_equal_a_loop_over_images(axes, groups, platform, monkeypatch):
   c_in = c_out = 4
-  if elsewhere:
-    as_elsewhere(monkeypatch)
+  if platform != "cpu":
+    as_elsewhere(monkeypatch, platform)
   args = arguments((4, 3), 3, c_in, c_out, groups)
   batch = [
     arg if axis is None else np.stack([arg, arg[::-1], 2 * arg])

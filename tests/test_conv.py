@@ -69,15 +69,15 @@ def assert_close(got, expected):
     np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5 * (1 + np.abs(theirs).max()))
 
 
-def as_elsewhere(monkeypatch):
-  """Gives every function traced from now on the form that GPU and TPU get."""
+def as_elsewhere(monkeypatch, platform="gpu"):
+  """Gives every function traced from now on the form that GPU or TPU get."""
   calls = []
 
-  def default_only(*args, default, **per_platform):
+  def that_of_platform(*args, default, **per_platform):
     calls.append(per_platform)
-    return default(*args)
+    return per_platform.get(platform, default)(*args)
 
-  monkeypatch.setattr(lax, "platform_dependent", default_only)
+  monkeypatch.setattr(lax, "platform_dependent", that_of_platform)
   return calls
 
 
@@ -290,25 +290,48 @@ def per_image_loops(image, kernel, gradient, *levels):
 
 @pytest.mark.parametrize("levels", [[], *([axes] for axes in AXES)], ids=lambda levels: str(levels))
 @pytest.mark.parametrize(
-  "elsewhere, size", [(False, (5, 4)), (False, (LEAST, LEAST)), (True, (5, 4))]
+  "platform, size", [("cpu", (5, 4)), ("cpu", (LEAST, LEAST)), ("gpu", (5, 4)), ("tpu", (5, 4))]
 )
-def test_vmap_and_its_gradients_equal_loops(levels, elsewhere, size, monkeypatch):
-  calls = as_elsewhere(monkeypatch) if elsewhere else []
-  args, function = batch(*levels, size=size), conv_per_sample
+def test_vmap_and_its_gradients_equal_loops(levels, platform, size, monkeypatch):
+  calls = [] if platform == "cpu" else as_elsewhere(monkeypatch, platform)
+  args, function = batch(*levels, size=size), lambda *args: conv_per_sample(*args)
   for axes in levels:
     function = jax.vmap(function, axes)
   assert_close(forward_and_gradients(function)(*args), per_image_loops(*args, *levels))
-  assert bool(calls) == elsewhere
+  assert bool(calls) == (platform != "cpu")
+
+
+# Lines that are the second from both sides, blocks of columns that do and do not overlap, and what
+# has no form of its own.
+@pytest.mark.parametrize("enlarge", [False, True])
+@pytest.mark.parametrize(
+  "size, k", [((1, 4), 3), ((2, 2), 3), ((3, 2), 3), ((2, 3), 3), ((4, 9), 3), ((3, 17), 3),
+              ((4, 5), 1), ((4, 5), 5)]
+)  # fmt: skip
+def test_the_form_for_tpu_and_its_gradients_equal_loops(size, k, enlarge, monkeypatch):
+  as_elsewhere(monkeypatch, "tpu")
+  image, kernel, _ = batch((0, 0), size=size, k=k)
+  gradient = random(3, *(side * (2 if enlarge else 1) for side in size), 3)
+  function = jax.vmap(lambda *args: conv_per_sample(*args, enlarge=enlarge))
+  out, (d_image, d_kernel) = forward_and_gradients(function)(image, kernel, gradient)
+  for i in range(3):
+    its_out, (for_image, for_kernel) = reflected_loops(
+      image[i][None], kernel[i], gradient[i][None], enlarge
+    )
+    assert_close((out[i], d_image[i], d_kernel[i]), (its_out[0], for_image[0], for_kernel))
 
 
 # Every pair of axes inside and outside; the other four combinations batch nothing new.
+@pytest.mark.parametrize("platform", ["cpu", "tpu"])
 @pytest.mark.parametrize(
   "outer, inner",
   [((0, 0), (0, 0)), ((0, None), (None, 0)), ((None, 0), (0, 0)), ((0, 0), (0, None))],
 )
-def test_nested_vmap_and_its_gradients_equal_loops(outer, inner):
+def test_nested_vmap_and_its_gradients_equal_loops(outer, inner, platform, monkeypatch):
+  if platform != "cpu":
+    as_elsewhere(monkeypatch, platform)
   args = batch(outer, inner)
-  function = jax.vmap(jax.vmap(conv_per_sample, inner), outer)
+  function = jax.vmap(jax.vmap(lambda *args: conv_per_sample(*args), inner), outer)
   assert_close(forward_and_gradients(function)(*args), per_image_loops(*args, outer, inner))
 
 
@@ -331,7 +354,10 @@ def test_cpu_runs_one_convolution_per_image_and_tpu_one_for_all():
   assert len(cpu) == 3 and all("feature_group_count = 1 " in line for line in cpu)
   assert len(tpu) == 1 and "feature_group_count = 3 " in tpu[0]
   assert len(convolutions("cpu", backward, image, kernel, gradient)) == 6
-  assert len(convolutions("tpu", backward, image, kernel, gradient)) == 2
+  # Neither gradient takes more operations for more images: it is dense in no axis of images.
+  to_image, to_kernel = convolutions("tpu", backward, image, kernel, gradient)
+  assert "feature_group_count = 3 " in to_image and "batch_group_count = 1 " in to_image
+  assert "lhs_dilate = [3, 1, 1]" in to_kernel and "batch_group_count = 1 " in to_kernel
 
 
 def test_one_kernel_for_all_images_is_one_ordinary_convolution_everywhere():
