@@ -12,6 +12,7 @@ tells whether the training fits into the memory of TPUs that one does not have a
 """
 
 import contextlib
+import functools
 import importlib.util
 import logging
 import os
@@ -29,11 +30,12 @@ from jax.experimental import multihost_utils
 from ml_collections import config_flags
 
 from adaconv_jax import aot, vgg_weights
+from adaconv_jax.bundle import load_start
 from adaconv_jax.checkpoint import CheckpointError, Checkpoints
 from adaconv_jax.compilation import keep_compiled
 from adaconv_jax.data import CropSpec, load_images, make_batches
 from adaconv_jax.progress import Progress
-from adaconv_jax.stylizer import Stylizer, TransferModel, make_model
+from adaconv_jax.stylizer import Stylizer, TransferModel, init_params, make_model
 from adaconv_jax.training import (
   LossWeights,
   TrainStep,
@@ -47,7 +49,7 @@ from adaconv_jax.training import (
   shard,
 )
 from adaconv_jax.vgg import VGG
-from adaconv_jax.workdir import prepare_images, write_record
+from adaconv_jax.workdir import prepare_images, write_record, write_start
 
 log = logging.getLogger("adaconv_jax.train")
 
@@ -83,7 +85,8 @@ def train_and_evaluate(config: Any, workdir: Path) -> int:
     it is saved in any case.
 
   Raises:
-    ValueError: a setting is impossible, or the workdir holds another model's run.
+    ValueError: a setting is impossible, the workdir holds another model's run, or `init_from` is
+      another model or of other VGG weights.
     FloatingPointError: the loss is not finite.
   """
   stop = StopRequest()
@@ -108,13 +111,21 @@ def train_and_evaluate(config: Any, workdir: Path) -> int:
 
   # State.
   tx, reconstruct_step, transfer_step = make_steps(config, model, vgg)
-  state = create_state(model, tx, jax.random.key(config.seed))
+  initial = functools.partial(init_params, model, jax.random.key(config.seed))
 
   with contextlib.ExitStack() as stack:
     checkpoints = stack.enter_context(
       Checkpoints(workdir, keep_last=config.keep_last, keep_every=config.keep_every_steps)
     )
-    state = checkpoints.restore(state) or state
+    state = checkpoints.restore(jax.eval_shape(lambda: create_state(initial(), tx)))
+    if state is None:
+      if config.init_from:
+        params, start = load_start(config.init_from, model, vgg, vgg_params, vgg_info)
+      else:
+        params, start = initial(), {"seed": config.seed}
+      state = create_state(params, tx)
+      write_start(workdir, start)
+      log.info("starting from %s", ", ".join(f"{k} {v}" for k, v in start.items()))
     start_step = int(state.step)
     log.info("training on %d devices from step %d", jax.device_count(), start_step)
     state, replicated_vgg = replicate(state), replicate(vgg_params)
@@ -226,7 +237,7 @@ def compile_ahead(config: Any, topology: str) -> None:
   process_batch_size(config.batch_size, len(devices))
   model, vgg = make_networks(config)
   tx, _, step = make_steps(config, model, vgg, devices)
-  state = jax.eval_shape(lambda: create_state(model, tx, jax.random.key(0)))
+  state = jax.eval_shape(lambda: create_state(init_params(model, jax.random.key(0)), tx))
   vgg_params = jax.eval_shape(vgg.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))["params"]
   data = config.data
   batch = aot.crops(config.batch_size, data.content_crop, data.style_crop)

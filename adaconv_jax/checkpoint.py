@@ -72,23 +72,27 @@ class Checkpoints:
     """Restores the newest checkpoint that is whole, or None when there is none at all.
 
     Args:
-      template: a state of the expected structure, shapes and types.
+      template: a state of the expected structure, or its shapes and types.
 
     Raises:
       CheckpointError: there are checkpoints, but all are damaged or of another model.
     """
-    items = self._restore(_items(template))
-    if items is None:
+    restored = self._restore(_items(template))
+    if restored is None:
       return None
+    items, _ = restored
     optimizer = items["optimizer"]
     return TrainState(optimizer["step"], items["params"], optimizer["opt_state"])
 
-  def restore_params(self, template: Any, step: int | None = None) -> Any:
+  def restore_params(self, template: Any, step: int | None = None) -> tuple[Any, int] | None:
     """Restores the parameters only, of the newest whole checkpoint; None when there is none.
 
     Args:
       template: parameters, or their shapes and types.
       step: take the checkpoint of this step and no other.
+
+    Returns:
+      The parameters, and the step that they are of.
 
     Raises:
       CheckpointError: there are checkpoints, but none, or not that of `step`, can be used.
@@ -97,10 +101,13 @@ class Checkpoints:
       raise CheckpointError(
         f"no whole checkpoint of step {step} in {self._directory}; it has {self.steps()}"
       )
-    items = self._restore({"params": template}, step)
-    return None if items is None else items["params"]
+    restored = self._restore({"params": template}, step)
+    return None if restored is None else (restored[0]["params"], restored[1])
 
-  def _restore(self, template: dict[str, Any], step: int | None = None) -> dict[str, Any] | None:
+  def _restore(
+    self, template: dict[str, Any], step: int | None = None
+  ) -> tuple[dict[str, Any], int] | None:
+    """Returns the items of the newest whole checkpoint, and its step."""
     abstract = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), template)
     reasons = []
     for checkpoint in sorted(self._checkpointer.checkpoints, key=lambda c: c.step, reverse=True):
@@ -116,7 +123,7 @@ class Checkpoints:
         reasons.append(f"step {checkpoint.step}: {_first_line(error)}")
         log.warning("checkpoint of %s in %s is unusable", reasons[-1], self._directory)
         continue
-      return items
+      return items, checkpoint.step
     if reasons:
       raise CheckpointError(
         f"no usable checkpoint in {self._directory}: {'; '.join(reasons)}. If the model's settings "

@@ -11,7 +11,7 @@ import optax
 from flax import jax_utils, struct
 
 from adaconv_jax.losses import content_loss, pixel_loss, style_loss
-from adaconv_jax.stylizer import TransferModel, init_params, resize
+from adaconv_jax.stylizer import TransferModel, resize
 from adaconv_jax.vgg import ENCODER_LAYER, VGG
 
 AXIS = "batch"
@@ -90,11 +90,8 @@ def make_optimizer(schedule: optax.Schedule, clip_norm: float) -> optax.Gradient
   return optax.chain(clip, optax.adam(schedule))
 
 
-def create_state(
-  model: TransferModel, tx: optax.GradientTransformation, key: jax.Array
-) -> TrainState:
-  """Initializes parameters and optimizer, not yet replicated."""
-  params = init_params(model, key)
+def create_state(params: Any, tx: optax.GradientTransformation) -> TrainState:
+  """Returns the state of a run that starts from `params`, not yet replicated."""
   return TrainState(step=jnp.zeros((), jnp.int32), params=params, opt_state=tx.init(params))
 
 

@@ -3,6 +3,7 @@
 config.json        the resolved config
 versions.json      versions of Python and of the packages that numbers depend on
 vgg.json           which VGG weights, with their hashes
+init.json          what the parameters started from: a seed, or a trained model
 data/*.json        the images of content and style: training, held out, skipped and why
 """
 
@@ -68,6 +69,11 @@ def write_record(workdir: Path, config: Mapping[str, Any], vgg_info: Mapping[str
   versions |= {"adaconv_jax": __version__, "python": platform.python_version()}
   for name, content in (("config", config), ("versions", versions), ("vgg", vgg_info)):
     write_text(workdir / f"{name}.json", json.dumps(content, indent=2) + "\n")
+
+
+def write_start(workdir: Path, start: Mapping[str, Any]) -> None:
+  """Writes down what the parameters of a run that begins start from."""
+  write_text(workdir / "init.json", json.dumps(dict(start), indent=2) + "\n")
 
 
 def prepare_images(

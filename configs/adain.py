@@ -18,6 +18,9 @@ def get_config() -> ConfigDict:
   """Returns the config; every number that is not from the paper says so."""
   config = ConfigDict()
   config.seed = 0
+  # A trained model that a new run starts from, with a fresh optimizer: what infer.py's --model
+  # takes. A run that goes on does so from its own checkpoint.
+  config.init_from = ""
   config.batch_size = 8  # over all devices
   config.num_steps = 160_000
   # Steps in which every content is its own style, to teach the decoder to invert VGG first. Not

@@ -64,7 +64,9 @@ def trained_params(config, workdir: Path) -> dict[str, np.ndarray]:
   """The parameters of the newest checkpoint, by path."""
   template = jax.eval_shape(lambda: initial_params(config))
   with Checkpoints(workdir) as checkpoints:
-    return by_path(checkpoints.restore_params(template))
+    restored = checkpoints.restore_params(template)
+  assert restored is not None
+  return by_path(restored[0])
 
 
 def initial_params(config) -> Any:

@@ -1,6 +1,7 @@
 """Models as files: bundles, workdirs, and the names of shipped models."""
 
 import dataclasses
+import hashlib
 import json
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from small_models import small_stylizer
 
 import adaconv_jax
 from adaconv_jax import bundle, vgg_weights
-from adaconv_jax.bundle import find_model, load_model, save_bundle, shipped_models
+from adaconv_jax.bundle import find_model, load_model, load_start, save_bundle, shipped_models
 from adaconv_jax.checkpoint import CheckpointError, Checkpoints
 from adaconv_jax.stylizer import model_settings
 from adaconv_jax.training import TrainState
@@ -316,6 +317,59 @@ def test_a_workdir_uses_the_vgg_weights_of_its_training(stylizer, other_vgg16, t
     load_model(workdir, vgg_weights=PACKAGED_VGG16)
   found = load_model(workdir, vgg_weights=other_vgg16).vgg_params
   jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+# What a training starts from.
+
+
+def start(source, stylizer, weights=None, **changed):
+  stylizer = dataclasses.replace(stylizer, **changed)
+  return load_start(
+    source, stylizer.model, stylizer.vgg, *vgg_weights.load(stylizer.vgg.arch, weights)
+  )
+
+
+def test_a_training_starts_from_bundles_workdirs_and_checkpoints_and_knows_which(
+  saved, workdir, stylizers
+):
+  digest = hashlib.sha256(saved.read_bytes()).hexdigest()
+  for source, index, identity in (
+    (saved, 0, {"name": "model", "sha256": digest}),
+    (workdir, 1, {"name": "first", "step": 200}),
+    (workdir / "checkpoints" / "100", 0, {"name": "first", "step": 100}),
+  ):
+    params, got = start(source, stylizers[0])
+    jax.tree.map(np.testing.assert_array_equal, params, stylizers[index].params)
+    assert got == identity
+
+
+@pytest.mark.parametrize("source", ["saved", "workdir"])
+def test_a_training_does_not_start_from_another_model(source, stylizer, request):
+  source = request.getfixturevalue(source)
+  wide = dataclasses.replace(stylizer.model, style_dim=16)
+  with pytest.raises(
+    ValueError,
+    match=r"init_from: .*: another model .*: style_dim is 8 there and 16 here, vgg_padding is zero",
+  ):
+    start(source, stylizer, model=wide, vgg=VGG("vgg16", "reflect"))
+  with pytest.raises(ValueError, match="transform is adaconv there and adain here"):
+    start(source, stylizer, model=small_stylizer("adain").model)
+
+
+@pytest.mark.parametrize("source", ["saved", "workdir"])
+def test_a_training_with_other_vgg_weights_is_refused(source, stylizer, other_vgg16, request):
+  source = request.getfixturevalue(source)
+  with pytest.raises(
+    ValueError, match=r"init_from: .* other vgg16 weights .*config\.model\.vgg_weights=FILE"
+  ):
+    start(source, stylizer, weights=other_vgg16)
+
+
+def test_a_start_that_is_not_there_names_the_setting(stylizer, tmp_path):
+  with pytest.raises(ValueError, match=r"^config\.init_from: 'runs/none' is neither"):
+    start("runs/none", stylizer)
+  with pytest.raises(FileNotFoundError, match=r"^config\.init_from: .* has no config\.json"):
+    start(tmp_path, stylizer)
 
 
 # Names.

@@ -89,9 +89,10 @@ def test_checkpoint_of_another_shape_is_an_error_that_names_it(tmp_path):
 def test_parameters_restore_without_the_optimizer(tmp_path):
   save(tmp_path, [1, 2])
   with Checkpoints(tmp_path) as checkpoints:
-    newest = checkpoints.restore_params(state(0).params)
-    first = checkpoints.restore_params(state(0).params, step=1)
+    newest, newest_step = checkpoints.restore_params(state(0).params) or ({}, 0)
+    first, first_step = checkpoints.restore_params(state(0).params, step=1) or ({}, 0)
     with pytest.raises(CheckpointError, match=r"step 3.*\[1, 2\]"):
       checkpoints.restore_params(state(0).params, step=3)
+  assert (newest_step, first_step) == (2, 1)
   np.testing.assert_array_equal(newest["decoder"]["kernel"], state(2).params["decoder"]["kernel"])
   np.testing.assert_array_equal(first["decoder"]["kernel"], state(1).params["decoder"]["kernel"])

@@ -96,6 +96,24 @@ def test_interrupted_and_resumed_run_equals_an_unbroken_one_bit_for_bit(
     assert value.tobytes() == resumed[name].tobytes(), name
 
 
+def test_run_starts_from_a_trained_model_at_step_0_and_goes_on_from_its_own_checkpoint(
+  folder, unbroken
+):
+  config, workdir = small_config(folder), folder / "tuned"
+  config.init_from, config.num_steps = str(folder / "unbroken"), 1
+  # Adam's first step moves every parameter by the learning rate at most; one that has moments to
+  # go on with, by more or less.
+  assert train.train_and_evaluate(config, workdir) == 1
+  tuned, start = trained_params(config, workdir), workdir / "init.json"
+  moved = [np.abs(tuned[name] - value).max() for name, value in unbroken.items()]
+  assert 0.9e-4 < max(moved) < 1.1e-4
+  assert json.loads(start.read_text()) == {"name": "unbroken", "step": NUM_STEPS}
+  config.init_from, config.num_steps = "nowhere", 2
+  assert train.train_and_evaluate(config, workdir) == 2
+  assert json.loads(start.read_text()) == {"name": "unbroken", "step": NUM_STEPS}
+  assert json.loads((folder / "unbroken" / "init.json").read_text()) == {"seed": 0}
+
+
 def test_workdir_of_another_model_is_refused(folder, unbroken):
   with pytest.raises(ValueError, match="another --workdir"):
     train.train_and_evaluate(small_config(folder, "adaconv"), folder / "unbroken")
