@@ -39,6 +39,7 @@ from adaconv_jax.stylizer import Stylizer, TransferModel, init_params, make_mode
 from adaconv_jax.training import (
   LossWeights,
   TrainStep,
+  check_ema_decay,
   create_state,
   fetch,
   make_optimizer,
@@ -117,13 +118,14 @@ def train_and_evaluate(config: Any, workdir: Path) -> int:
     checkpoints = stack.enter_context(
       Checkpoints(workdir, keep_last=config.keep_last, keep_every=config.keep_every_steps)
     )
-    state = checkpoints.restore(jax.eval_shape(lambda: create_state(initial(), tx)))
+    start_state = functools.partial(create_state, tx=tx, average=config.ema_decay > 0)
+    state = checkpoints.restore(jax.eval_shape(lambda: start_state(initial())))
     if state is None:
       if config.init_from:
         params, start = load_start(config.init_from, model, vgg, vgg_params, vgg_info)
       else:
         params, start = initial(), {"seed": config.seed}
-      state = create_state(params, tx)
+      state = start_state(params)
       write_start(workdir, start)
       log.info("starting from %s", ", ".join(f"{k} {v}" for k, v in start.items()))
     start_step = int(state.step)
@@ -165,7 +167,7 @@ def train_and_evaluate(config: Any, workdir: Path) -> int:
         progress.flush()  # a loss that is not finite must not reach a checkpoint
         checkpoints.save(fetch(state))
       if (step % config.sample_every_steps == 0 or last) and not stopping:
-        params = jax.tree.map(jnp.asarray, fetch(state.params))
+        params = jax.tree.map(jnp.asarray, fetch(state.result))
         progress.grid(step, Stylizer(params, vgg_params, model, shown_vgg), *samples)
       if stopping:
         log.warning("stopped by a signal: saved step %d; the same command goes on from it", step)
@@ -190,6 +192,7 @@ def make_steps(
     vgg: encoder and loss network.
     devices: what the steps run on; all devices by default.
   """
+  check_ema_decay(config.ema_decay)
   optimizer = config.optimizer
   schedule = make_schedule(
     optimizer.learning_rate,
@@ -215,6 +218,7 @@ def make_steps(
       weights,
       reconstruct_steps=config.reconstruct_steps,
       reconstruct=reconstruct,
+      ema_decay=config.ema_decay,
       devices=devices,
     )
     for reconstruct in (True, False)
@@ -237,7 +241,9 @@ def compile_ahead(config: Any, topology: str) -> None:
   process_batch_size(config.batch_size, len(devices))
   model, vgg = make_networks(config)
   tx, _, step = make_steps(config, model, vgg, devices)
-  state = jax.eval_shape(lambda: create_state(init_params(model, jax.random.key(0)), tx))
+  state = jax.eval_shape(
+    lambda: create_state(init_params(model, jax.random.key(0)), tx, average=config.ema_decay > 0)
+  )
   vgg_params = jax.eval_shape(vgg.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))["params"]
   data = config.data
   batch = aot.crops(config.batch_size, data.content_crop, data.style_crop)

@@ -26,11 +26,18 @@ class TrainState:
     step: number of steps done, a scalar.
     params: the trained parameters; VGG's are not among them.
     opt_state: the optimizer's state.
+    averaged: the moving average of the parameters, or None where none is kept.
   """
 
   step: jax.Array
   params: Any
   opt_state: Any
+  averaged: Any = None
+
+  @property
+  def result(self) -> Any:
+    """The parameters that are used: the averaged ones where they are kept."""
+    return self.params if self.averaged is None else self.averaged
 
 
 TrainStep = Callable[[TrainState, Any, Mapping[str, Any]], tuple[TrainState, Metrics]]
@@ -90,9 +97,46 @@ def make_optimizer(schedule: optax.Schedule, clip_norm: float) -> optax.Gradient
   return optax.chain(clip, optax.adam(schedule))
 
 
-def create_state(params: Any, tx: optax.GradientTransformation) -> TrainState:
-  """Returns the state of a run that starts from `params`, not yet replicated."""
-  return TrainState(step=jnp.zeros((), jnp.int32), params=params, opt_state=tx.init(params))
+def check_ema_decay(decay: float) -> None:
+  """Checks the decay of the parameters' moving average.
+
+  Raises:
+    ValueError: it is not from 0 (no average) to below 1.
+  """
+  if not 0 <= decay < 1:
+    raise ValueError(
+      f"config.ema_decay: expected 0 (no average) or a number below 1 such as 0.999, got {decay}"
+    )
+
+
+def create_state(
+  params: Any, tx: optax.GradientTransformation, *, average: bool = False
+) -> TrainState:
+  """Returns the state of a run that starts from `params`, not yet replicated.
+
+  Args:
+    params: the parameters.
+    tx: the optimizer.
+    average: keep a moving average, which starts from `params`.
+  """
+  averaged = jax.tree.map(jnp.array, params) if average else None  # copies: states are donated
+  return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params), averaged)
+
+
+def moving_average(averaged: Any, params: Any, step: jax.Array, decay: float) -> Any:
+  """Returns d * averaged + (1 - d) * params, with d = min(decay, (1 + step) / (10 + step)).
+
+  The growing d keeps an average over the last tenth of the steps until that is longer than what
+  `decay` says. So the parameters that it has started from are soon forgotten.
+
+  Args:
+    averaged: the average before.
+    params: the parameters after `step + 1` steps.
+    step: steps done before.
+    decay: at least 0, below 1.
+  """
+  decay_now = jnp.minimum(decay, (1 + step) / (10 + step))
+  return optax.incremental_update(params, averaged, 1 - decay_now)
 
 
 def make_loss(
@@ -153,6 +197,7 @@ def make_train_step(
   *,
   reconstruct_steps: int = 0,
   reconstruct: bool = False,
+  ema_decay: float = 0.0,
   devices: Sequence[Any] | None = None,
 ) -> TrainStep:
   """Builds the parallel training step `(state, vgg_params, batch) -> (state, metrics)`.
@@ -169,6 +214,7 @@ def make_train_step(
     weights: of the loss terms.
     reconstruct_steps: length of the reconstruction phase, where the style's ramp starts.
     reconstruct: build the step of the reconstruction phase.
+    ema_decay: of the moving average; 0 for a state that keeps none.
     devices: what it runs on; all devices by default.
   """
   gradient = jax.value_and_grad(
@@ -185,7 +231,10 @@ def make_train_step(
     metrics["learning_rate"] = schedule(state.step)
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    return TrainState(step=state.step + 1, params=params, opt_state=opt_state), metrics
+    averaged = None
+    if ema_decay:
+      averaged = moving_average(state.averaged, params, state.step, ema_decay)
+    return TrainState(state.step + 1, params, opt_state, averaged), metrics
 
   return jax.pmap(step, axis_name=AXIS, devices=devices, donate_argnums=0)
 

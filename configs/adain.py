@@ -65,6 +65,11 @@ def get_config() -> ConfigDict:
   config.optimizer.decay_rate = 5e-5
   config.optimizer.clip_norm = 0.0  # 0: no clipping
 
+  # Decay of a moving average of the parameters, such as 0.999, which is then what is used: by
+  # sample grids, when the workdir is loaded, and when it is exported. 0 keeps none; not in the
+  # papers.
+  config.ema_decay = 0.0
+
   config.log_every_steps = 100
   config.sample_every_steps = 2_000
   config.sample_size = 256

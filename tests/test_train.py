@@ -1,4 +1,5 @@
 import json
+import logging
 import os
 import signal
 import socket
@@ -7,13 +8,24 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
+import optax
 import pytest
 import small_runs
-from small_runs import NUM_STEPS, small_config, trained_params, write_images
+from small_runs import (
+  NUM_STEPS,
+  by_path,
+  initial_state,
+  small_config,
+  trained_state,
+  write_images,
+)
 
 import train
 from adaconv_jax import images
+from adaconv_jax.bundle import load_model
+from adaconv_jax.training import TrainState
 from adaconv_jax.vgg_file import read_file, write_file
 from adaconv_jax.vgg_weights import PACKAGED
 
@@ -28,10 +40,10 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def unbroken(folder) -> dict[str, np.ndarray]:
+def unbroken(folder) -> TrainState:
   config = small_config(folder)
   assert train.train_and_evaluate(config, folder / "unbroken") == NUM_STEPS
-  return trained_params(config, folder / "unbroken")
+  return trained_state(config, folder / "unbroken")
 
 
 def run(*args, devices: int = 1, **environment: str) -> subprocess.Popen:
@@ -90,22 +102,77 @@ def test_interrupted_and_resumed_run_equals_an_unbroken_one_bit_for_bit(
   assert train.train_and_evaluate(config, workdir) == 1
   assert train.train_and_evaluate(config, workdir) == 3
   assert train.train_and_evaluate(config, workdir) == NUM_STEPS
-  resumed = trained_params(config, workdir)
-  assert resumed.keys() == unbroken.keys()
-  for name, value in unbroken.items():
+  resumed, expected = by_path(trained_state(config, workdir)), by_path(unbroken)
+  assert resumed.keys() == expected.keys()
+  for part in ("params", "opt_state", "averaged"):
+    assert any(name.startswith(f".{part}") for name in expected)
+  for name, value in expected.items():
     assert value.tobytes() == resumed[name].tobytes(), name
+
+
+def test_sample_grids_and_loaded_models_use_the_average(folder, unbroken, monkeypatch):
+  config, workdir, shown = small_config(folder), folder / "averaged", []
+  config.num_steps = 1
+  grid = lambda self, step, stylizer, *images: shown.append(stylizer)  # noqa: E731
+  monkeypatch.setattr(train.Progress, "grid", grid)
+  train.train_and_evaluate(config, workdir)
+  state = trained_state(config, workdir)
+  average, latest = by_path(state.averaged), by_path(state.params)
+  for stylizer in (shown[0], load_model(workdir)):
+    for name, value in by_path(stylizer.params).items():
+      assert value.tobytes() == average[name].tobytes()
+  assert any(not np.array_equal(average[name], latest[name]) for name in latest)
+
+
+def test_run_that_kept_no_average_goes_on_with_one_and_without(folder, tmp_path, caplog):
+  config = small_config(folder)
+  for step, decay in enumerate([0.0, 0.9, 0.0], 1):
+    config.num_steps, config.ema_decay = step, decay
+    with caplog.at_level(logging.WARNING, "adaconv_jax"):
+      assert train.train_and_evaluate(config, tmp_path / "run") == step
+    state = trained_state(config, tmp_path / "run")
+    assert (state.averaged is not None) == bool(decay)
+    used = by_path(load_model(tmp_path / "run").params)
+    for name, value in by_path(state.result).items():
+      assert value.tobytes() == used[name].tobytes()
+  assert "the average of the parameters starts at step 1" in caplog.text
+  assert "changed settings: ema_decay" in caplog.text
+
+
+@pytest.mark.parametrize("decay", [1.0, -0.1, float("nan")])
+def test_impossible_decay_is_refused_by_name(folder, decay, tmp_path):
+  config = small_config(folder)
+  config.ema_decay = decay
+  with pytest.raises(ValueError, match=r"config\.ema_decay: expected 0 .* such as 0\.999, got"):
+    train.train_and_evaluate(config, tmp_path)
+
+
+def test_memory_that_the_average_takes_is_in_what_aot_compiles(folder, monkeypatch):
+  config, sizes = small_config(folder), []
+
+  def compile_step(step, state, *_):
+    sizes.append(sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state)))
+    raise ValueError("enough")
+
+  monkeypatch.setattr(train.aot, "tpu_devices", lambda topology: jax.devices()[:1])
+  monkeypatch.setattr(train.aot, "compile_step", compile_step)
+  for config.ema_decay in (0.0, 0.9):
+    with pytest.raises(ValueError, match="enough"):
+      train.compile_ahead(config, "v5e:1x1")
+  params = jax.eval_shape(lambda: initial_state(config, optax.identity())).params
+  assert sizes[1] - sizes[0] == sum(4 * leaf.size for leaf in jax.tree.leaves(params))
 
 
 def test_run_starts_from_a_trained_model_at_step_0_and_goes_on_from_its_own_checkpoint(
   folder, unbroken
 ):
   config, workdir = small_config(folder), folder / "tuned"
-  config.init_from, config.num_steps = str(folder / "unbroken"), 1
+  config.init_from, config.num_steps, config.ema_decay = str(folder / "unbroken"), 1, 0.0
   # Adam's first step moves every parameter by the learning rate at most; one that has moments to
   # go on with, by more or less.
   assert train.train_and_evaluate(config, workdir) == 1
-  tuned, start = trained_params(config, workdir), workdir / "init.json"
-  moved = [np.abs(tuned[name] - value).max() for name, value in unbroken.items()]
+  tuned, start = by_path(trained_state(config, workdir).params), workdir / "init.json"
+  moved = [np.abs(tuned[name] - value).max() for name, value in by_path(unbroken.averaged).items()]
   assert 0.9e-4 < max(moved) < 1.1e-4
   assert json.loads(start.read_text()) == {"name": "unbroken", "step": NUM_STEPS}
   config.init_from, config.num_steps = "nowhere", 2

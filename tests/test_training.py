@@ -1,3 +1,4 @@
+import dataclasses
 from typing import Any
 
 import jax
@@ -78,6 +79,20 @@ def test_batch_that_does_not_divide_over_the_devices_is_refused(monkeypatch):
   assert training.process_batch_size(16) == 8
 
 
+@pytest.mark.parametrize(("decay", "steps"), [(0.9, 200), (0.999, 30)])
+def test_average_weighs_the_parameters_by_powers_of_a_decay_that_grows_to_its_own(decay, steps):
+  values = np.random.default_rng(0).standard_normal(steps)
+  average: Any = {"a": jnp.asarray(1000.0)}
+  for step, value in enumerate(values):
+    average = training.moving_average(
+      average, {"a": jnp.asarray(value)}, jnp.asarray(step, jnp.int32), decay
+    )
+  decays = [min(decay, (1 + step) / (10 + step)) for step in range(steps)]
+  weights = [(1 - decays[i]) * np.prod(decays[i + 1 :]) for i in range(steps)]
+  np.testing.assert_allclose(average["a"], np.dot(weights, values), rtol=1e-4, atol=1e-4)
+  assert np.isclose(sum(weights), 1, atol=1e-7)  # nothing is left of the 1000
+
+
 @pytest.mark.parametrize("transform", ["adain", "adaconv"])
 def test_transfer_loss_is_the_papers_sum(transform):
   stylizer, data = small_stylizer(transform), batch()
@@ -127,14 +142,17 @@ def test_step_moves_all_parameters_ramps_the_style_weight_and_compiles_once(capl
     return 0.0 * step + 1e-3
 
   tx = training.make_optimizer(schedule, 10.0)
-  step = training.make_train_step(model, vgg, tx, schedule, WEIGHTS, reconstruct_steps=1)
+  step = training.make_train_step(
+    model, vgg, tx, schedule, WEIGHTS, reconstruct_steps=1, ema_decay=0.25
+  )
   params = jax.tree.map(jnp.asarray, stylizer.params)
   before = jax.tree.map(np.asarray, params)
-  first = training.TrainState(jnp.ones((), jnp.int32), params, tx.init(params))
+  first = training.create_state(params, tx, average=True)
+  first = dataclasses.replace(first, step=jnp.ones((), jnp.int32))
   state = training.replicate(first)
   vgg_params = training.replicate(stylizer.vgg_params)
-  ramp = []
-  for _ in range(2):
+  ramp, averaged = [], before
+  for decay in (2 / 11, 3 / 12):
     caplog.clear()
     with jax.log_compiles():
       state, metrics = step(state, vgg_params, training.shard(batch(jax.local_device_count())))
@@ -142,6 +160,9 @@ def test_step_moves_all_parameters_ramps_the_style_weight_and_compiles_once(capl
     rest = values["loss"] - WEIGHTS.content * values["content_loss"]
     ramp.append(rest / (WEIGHTS.style * values["style_loss"]))
     assert np.isclose(values["learning_rate"], 1e-3)
+    averaged = jax.tree.map(
+      lambda a, p, decay=decay: decay * a + (1 - decay) * p, averaged, training.fetch(state.params)
+    )
   assert "compil" not in caplog.text  # of the second step
   np.testing.assert_allclose(ramp, [0.25, 0.5], rtol=1e-3)
   after = training.fetch(state)
@@ -151,6 +172,11 @@ def test_step_moves_all_parameters_ramps_the_style_weight_and_compiles_once(capl
     for key in path:
       old = old[key.key]
     assert not np.array_equal(leaf, old), jax.tree_util.keystr(path)
+  jax.tree.map(
+    lambda got, expected: np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-7),
+    after.averaged,
+    averaged,
+  )
 
 
 @pytest.mark.parametrize("config", [adain, adaconv])
