@@ -127,7 +127,7 @@ def train_and_evaluate(config: Any, workdir: Path) -> int:
         params, start = initial(), {"seed": config.seed}
       state = start_state(params)
       write_start(workdir, start)
-      log.info("starting from %s", ", ".join(f"{k} {v}" for k, v in start.items()))
+      log.info("starting from %s", ", ".join(f"{k} {v}" for k, v in start.items() if k != "info"))
     start_step = int(state.step)
     log.info("training on %d devices from step %d", jax.device_count(), start_step)
     state, replicated_vgg = replicate(state), replicate(vgg_params)

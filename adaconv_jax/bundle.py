@@ -1,16 +1,23 @@
 """Trained models: `load_model` from wherever one is, and `save_bundle`, which makes it one file.
 
+    python -m adaconv_jax.bundle WORKDIR FILE.safetensors
+
+makes one of what `train.py` has left, in half precision, with a summary of the training inside.
+
 A bundle is a safetensors file with the trained parameters (`decoder/conv4_1/kernel`, ...). Its
 metadata describe the model, name the VGG weights it was trained with by their sha256 (they are not
 inside), and have a sha256 over all of it, because safetensors does not notice flipped bits. The
 models that come with the package are bundles in `adaconv_jax/pretrained`.
 """
 
+import argparse
 import dataclasses
+import functools
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +30,11 @@ from safetensors.numpy import save
 
 from adaconv_jax import vgg_weights as vgg_files
 from adaconv_jax.atomic import replacing
-from adaconv_jax.checkpoint import Checkpoints
+from adaconv_jax.checkpoint import CheckpointError, Checkpoints
 from adaconv_jax.stylizer import Stylizer, TransferModel, init_params, make_model, model_settings
 from adaconv_jax.vgg import ENCODER_LAYER, VGG, VGGParams, conv_shapes
 from adaconv_jax.vgg_file import Tensors, sha256, tensors_sha256, to_tensors
+from adaconv_jax.workdir import summarize
 
 FORMAT = "adaconv_jax.bundle"
 VERSION = 1
@@ -48,7 +56,10 @@ def load_model(model: str | Path, *, vgg_weights: str | Path | None = None) -> S
     FileNotFoundError: a part of the workdir or the VGG weights are missing.
     CheckpointError: no checkpoint can be used, or not the one asked for.
   """
-  trained = _read_model(model)
+  return _load(_read_model(model), vgg_weights)
+
+
+def _load(trained: "_Trained", vgg_weights: str | Path | None) -> Stylizer:
   if trained.vgg_file and not vgg_weights and not Path(trained.vgg_file).exists():
     raise FileNotFoundError(
       f"{trained.path}: trained with the VGG weights {trained.vgg_file}, which are not there; "
@@ -76,8 +87,8 @@ def load_start(
     vgg_info: what `vgg_weights.load` told of them.
 
   Returns:
-    The parameters, and what identifies `source` for the run's record: its "name", and the
-    "sha256" of a bundle or the "step" of a workdir's checkpoint.
+    The parameters, and what `source` is for the run's record: its "name", the "sha256" of a bundle
+    or the "step" of a workdir's checkpoint, and "info", how it was trained.
 
   Raises:
     ValueError: `source` is not there, damaged, another model, or was trained with other VGG
@@ -106,7 +117,41 @@ def load_start(
   except (ValueError, FileNotFoundError) as error:
     kind = ValueError if isinstance(error, ValueError) else FileNotFoundError
     raise kind(f"config.init_from: {str(error).removeprefix('model: ')}") from error
-  return trained.params, dict(trained.origin)
+  identity = (
+    {"step": trained.step} if trained.step is not None else {"sha256": sha256(trained.path)}
+  )
+  name = trained.path.name.removesuffix(".safetensors")
+  return trained.params, {"name": name, **identity, "info": trained.info()}
+
+
+def export(
+  source: str | Path,
+  path: str | Path,
+  *,
+  dtype: str = "float16",
+  vgg_weights: str | Path | None = None,
+) -> Mapping[str, Any]:
+  """Writes a trained model as one file that tells how it was trained; see `save_bundle`.
+
+  Args:
+    source: a workdir or checkpoint, as for `load_model`; or a bundle, to change its precision.
+    path: where to.
+    dtype: "float16" or "float32".
+    vgg_weights: file with the VGG weights that the model was trained with, where they are not
+      found by themselves.
+
+  Returns:
+    What the file says of the training: see `workdir.summarize`.
+
+  Raises:
+    ValueError: see `load_model` and `save_bundle`; a part of the workdir's record is damaged.
+    FileNotFoundError: a part of the workdir or the VGG weights are missing.
+    CheckpointError: no checkpoint can be used, or not the one asked for.
+  """
+  trained = _read_model(source)
+  info = trained.info()
+  save_bundle(_load(trained, vgg_weights), path, dtype=dtype, info=info)
+  return info
 
 
 def find_model(model: str | Path) -> Path:
@@ -197,7 +242,8 @@ class _Trained:
     vgg_sha256: of the VGG weights of its training.
     whole_file: whether that is of all tensors in their file, or of those in use.
     vgg_file: the file that the training was given, or "".
-    origin: the "name", and the "sha256" of the file or the "step".
+    step: of the workdir's checkpoint; None for a bundle.
+    info: returns how it was trained: what a bundle says, or a summary of the workdir's record.
   """
 
   path: Path
@@ -207,7 +253,8 @@ class _Trained:
   vgg_sha256: str
   whole_file: bool
   vgg_file: str
-  origin: Mapping[str, Any]
+  step: int | None
+  info: Callable[[], Mapping[str, Any]]
 
   def check_vgg(self, params: VGGParams, info: Mapping[str, str], way_out: str) -> None:
     got = info["tensors_sha256"] if self.whole_file else _vgg_sha256(self.vgg.arch, params)
@@ -235,8 +282,8 @@ def _read_bundle(path: Path) -> _Trained:
   _check_tensors(str(path), tensors, model)
   arrays = {name: jnp.asarray(tensor, jnp.float32) for name, tensor in tensors.items()}
   params = unflatten_dict(arrays, sep="/")
-  origin = {"name": path.stem, "sha256": sha256(path)}
-  return _Trained(path, params, model, encoder, expected, False, "", origin)
+  info = lambda: json.loads(metadata["info"])  # noqa: E731
+  return _Trained(path, params, model, encoder, expected, False, "", None, info)
 
 
 def _read(path: Path) -> tuple[Tensors, dict[str, str]]:
@@ -325,9 +372,9 @@ def _read_workdir(workdir: Path, step: int | None) -> _Trained:
   if restored is None:
     raise FileNotFoundError(f"{workdir}: has no checkpoint yet; train on until the first is saved")
   params, step = restored
-  origin = {"name": workdir.name, "step": step}
+  info = functools.partial(summarize, workdir, step)
   params = jax.tree.map(jnp.asarray, params)
-  return _Trained(workdir, params, model, encoder, expected, True, recorded, origin)
+  return _Trained(workdir, params, model, encoder, expected, True, recorded, step, info)
 
 
 _GIVE_VGG = (
@@ -346,3 +393,36 @@ def _vgg_sha256(arch: str, params: VGGParams) -> str:
   # Of the values in use: the same for a float16 and a longer file of the same weights.
   used = {name: params[name] for name in ("zero", *conv_shapes(arch, ENCODER_LAYER))}
   return tensors_sha256(to_tensors(used))
+
+
+def main(argv: list[str] | None = None) -> None:
+  """Runs the command line; what is wrong with a model ends it with one message."""
+  parser = argparse.ArgumentParser(
+    prog="python -m adaconv_jax.bundle",
+    description="Writes a trained model as one file, with a summary of its training.",
+  )
+  parser.add_argument(
+    "workdir",
+    metavar="WORKDIR",
+    help="of train.py, of which the newest whole checkpoint is taken; or WORKDIR/checkpoints/STEP",
+  )
+  parser.add_argument("file", type=Path, metavar="FILE", help="such as model.safetensors")
+  parser.add_argument(
+    "--dtype", choices=["float16", "float32"], default="float16", help="default: %(default)s"
+  )
+  parser.add_argument(
+    "--vgg-weights",
+    metavar="FILE",
+    help="the VGG weights that it was trained with, where they are not found by themselves",
+  )
+  args = parser.parse_args(argv)
+  try:
+    info = export(args.workdir, args.file, dtype=args.dtype, vgg_weights=args.vgg_weights)
+  except (ValueError, OSError, CheckpointError) as error:
+    sys.exit(f"error: {error}")
+  size = args.file.stat().st_size / 1e6
+  print(f"{args.file}: step {info.get('steps')}, {size:.1f} MB, sha256 {sha256(args.file)}")
+
+
+if __name__ == "__main__":
+  main()

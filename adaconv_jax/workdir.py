@@ -76,6 +76,66 @@ def write_start(workdir: Path, start: Mapping[str, Any]) -> None:
   write_text(workdir / "init.json", json.dumps(dict(start), indent=2) + "\n")
 
 
+def summarize(workdir: Path, step: int) -> dict[str, Any]:
+  """Sums up for people how the parameters of a step were trained; names no folders.
+
+  Args:
+    workdir: the run's folder.
+    step: the step.
+
+  Returns:
+    What is known, fit for JSON: "version" of this package, "steps" and "pairs" that were seen,
+    "batch_size", "ema_decay", "start" (see `write_start`), "vgg", "data" (for each role the number
+    of images and sizes in pixels) and "losses", the last that were logged until then.
+
+  Raises:
+    ValueError: a part of the record is damaged.
+  """
+  config, vgg, versions, start = (
+    _read(workdir / f"{name}.json") for name in ("config", "vgg", "versions", "init")
+  )
+  data = {}
+  for role in ("content", "style"):
+    for part in ("train", "heldout"):
+      listed = _read(workdir / "data" / f"{role}_{part}.json")
+      data[f"{role}_{part}"] = len(listed.get("kept", ()))
+    for size in ("resize", "crop"):
+      data[f"{role}_{size}"] = config.get("data", {}).get(f"{role}_{size}")
+  batch_size = config.get("batch_size", 0)
+  return {
+    "version": versions.get("adaconv_jax"),
+    "steps": step,
+    "pairs": step * batch_size,
+    "batch_size": batch_size,
+    "ema_decay": config.get("ema_decay", 0.0),
+    "start": start or {"seed": config.get("seed")},
+    "vgg": {name: value for name, value in vgg.items() if name != "path"},
+    "data": data,
+    "losses": _last_losses(workdir / "metrics.jsonl", step),
+  }
+
+
+def _read(path: Path) -> Any:
+  """Reads a part of the record; what older runs did not write, or what was not copied, is empty."""
+  try:
+    return json.loads(path.read_text()) if path.exists() else {}
+  except ValueError as error:
+    raise ValueError(f"{path}: a damaged part of a run's record: {error}") from error
+
+
+def _last_losses(path: Path, step: int) -> dict[str, float]:
+  """The losses of the last line until `step`, with its step; none where nothing was logged."""
+  last: dict[str, float] = {}
+  for line in path.read_text().splitlines() if path.exists() else ():
+    try:
+      values = json.loads(line)
+    except ValueError:  # cut off when a run was killed
+      continue
+    if last.get("step", 0) <= values["step"] <= step:
+      last = {name: value for name, value in values.items() if "loss" in name or name == "step"}
+  return last
+
+
 def prepare_images(
   workdir: Path, role: str, spec: str, *, min_size: int, heldout: int, seed: int
 ) -> tuple[Images, Images]:

@@ -23,6 +23,7 @@ from adaconv_jax.stylizer import model_settings
 from adaconv_jax.training import TrainState
 from adaconv_jax.vgg import VGG
 from adaconv_jax.vgg_file import read_file, to_params, write_file
+from adaconv_jax.workdir import summarize
 
 PACKAGED_VGG16 = vgg_weights.PACKAGED / "vgg16.safetensors"
 
@@ -319,6 +320,56 @@ def test_a_workdir_uses_the_vgg_weights_of_its_training(stylizer, other_vgg16, t
   jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
+# Export.
+
+
+@pytest.mark.parametrize(
+  ("part", "options", "index", "dtype"),
+  [("", [], 1, np.float16), ("checkpoints/100", ["--dtype", "float32"], 0, np.float32)],
+)
+def test_export_writes_a_checkpoint_as_a_bundle_and_tells_size_and_sha256(
+  workdir, stylizers, part, options, index, dtype, tmp_path, capsys
+):
+  path = tmp_path / "m.safetensors"
+  bundle.main([str(workdir / part), str(path), *options])
+  rounded = jax.tree.map(lambda x: x.astype(dtype).astype(np.float32), stylizers[index].params)
+  assert_same_model(load_model(path), dataclasses.replace(stylizers[index], params=rounded))
+  tensors, metadata = contents(path)
+  assert {tensor.dtype for tensor in tensors.values()} == {np.dtype(dtype)}
+  assert json.loads(metadata["info"])["steps"] == 100 * (1 + index)
+  digest = hashlib.sha256(path.read_bytes()).hexdigest()
+  size = f"{path.stat().st_size / 1e6:.1f} MB"
+  assert capsys.readouterr().out == f"{path}: step {100 * (1 + index)}, {size}, sha256 {digest}\n"
+
+
+def test_exported_bundle_in_another_precision_says_the_same(saved, tmp_path, capsys):
+  bundle.main([str(saved), str(tmp_path / "half.safetensors")])
+  assert contents(tmp_path / "half.safetensors")[1]["info"] == contents(saved)[1]["info"]
+  assert "step 7, " in capsys.readouterr().out
+
+
+def test_export_of_what_cannot_be_used_ends_with_one_message(stylizer, tmp_path):
+  workdir = make_workdir(tmp_path / "run", [stylizer])
+  for path in (workdir / "checkpoints" / "100" / "params").rglob("*"):
+    if path.is_file():
+      path.write_bytes(b"")
+  for source, message in (
+    ("runs/none", "error: model: 'runs/none' is neither"),
+    (str(tmp_path), "error: model: .* has no config.json"),
+    (str(workdir), "error: no usable checkpoint in .*step 100"),
+  ):
+    with pytest.raises(SystemExit, match=message):
+      bundle.main([source, str(tmp_path / "m.safetensors")])
+  assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_export_of_a_damaged_record_is_refused_by_name(stylizer, tmp_path):
+  workdir = make_workdir(tmp_path / "run", [stylizer])
+  (workdir / "versions.json").write_text("{")
+  with pytest.raises(ValueError, match=r"versions\.json: a damaged part of a run's record"):
+    bundle.export(workdir, tmp_path / "m.safetensors")
+
+
 # What a training starts from.
 
 
@@ -334,9 +385,13 @@ def test_a_training_starts_from_bundles_workdirs_and_checkpoints_and_knows_which
 ):
   digest = hashlib.sha256(saved.read_bytes()).hexdigest()
   for source, index, identity in (
-    (saved, 0, {"name": "model", "sha256": digest}),
-    (workdir, 1, {"name": "first", "step": 200}),
-    (workdir / "checkpoints" / "100", 0, {"name": "first", "step": 100}),
+    (saved, 0, {"name": "model", "sha256": digest, "info": {"steps": 7}}),
+    (workdir, 1, {"name": "first", "step": 200, "info": summarize(workdir, 200)}),
+    (
+      workdir / "checkpoints" / "100",
+      0,
+      {"name": "first", "step": 100, "info": summarize(workdir, 100)},
+    ),
   ):
     params, got = start(source, stylizers[0])
     jax.tree.map(np.testing.assert_array_equal, params, stylizers[index].params)

@@ -13,6 +13,7 @@ import numpy as np
 import optax
 import pytest
 import small_runs
+from safetensors import safe_open
 from small_runs import (
   NUM_STEPS,
   by_path,
@@ -22,12 +23,14 @@ from small_runs import (
   write_images,
 )
 
+import adaconv_jax
 import train
 from adaconv_jax import images
-from adaconv_jax.bundle import load_model
+from adaconv_jax.bundle import export, load_model
 from adaconv_jax.training import TrainState
 from adaconv_jax.vgg_file import read_file, write_file
 from adaconv_jax.vgg_weights import PACKAGED
+from adaconv_jax.workdir import summarize
 
 ROOT = Path(__file__).parents[1]
 
@@ -163,6 +166,38 @@ def test_memory_that_the_average_takes_is_in_what_aot_compiles(folder, monkeypat
   assert sizes[1] - sizes[0] == sum(4 * leaf.size for leaf in jax.tree.leaves(params))
 
 
+def test_exported_bundle_draws_the_same_and_tells_how_it_was_trained(folder, unbroken, tmp_path):
+  path, workdir = tmp_path / "small.safetensors", folder / "unbroken"
+  info = dict(export(workdir, path))
+  pictures = np.random.default_rng(0).random((2, 1, 32, 32, 3), np.float32)
+  draw = jax.jit(lambda stylizer, c, s: stylizer.stylize(c, stylizer.encode_style(s)))
+  expected, got = (draw(load_model(model), *pictures) for model in (workdir, path))
+  assert np.ptp(expected) > 0.01
+  np.testing.assert_allclose(got, expected, atol=2e-3)  # float16 has 11 bits
+  with safe_open(path, "numpy") as file:
+    assert json.loads(file.metadata()["info"]) == info
+  line = json.loads((workdir / "metrics.jsonl").read_text().splitlines()[-1])
+  recorded = json.loads((workdir / "vgg.json").read_text())
+  assert info.pop("vgg") == {name: recorded[name] for name in recorded.keys() - {"path"}}
+  assert "mean activation 1" in recorded["scaled"]
+  assert info.pop("losses") == {
+    name: line[name] for name in ("step", "loss", "content_loss", "style_loss")
+  }
+  assert info == {
+    "version": adaconv_jax.__version__,
+    "steps": NUM_STEPS,
+    "pairs": 2 * NUM_STEPS,
+    "batch_size": 2,
+    "ema_decay": 0.9,
+    "start": {"seed": 0},
+    "data": {
+      "content_train": 4, "content_heldout": 1, "content_resize": 32, "content_crop": 16,
+      "style_train": 4, "style_heldout": 1, "style_resize": 16, "style_crop": 16,
+    },
+  }  # fmt: skip
+  assert str(folder) not in json.dumps(info)
+
+
 def test_run_starts_from_a_trained_model_at_step_0_and_goes_on_from_its_own_checkpoint(
   folder, unbroken
 ):
@@ -174,10 +209,12 @@ def test_run_starts_from_a_trained_model_at_step_0_and_goes_on_from_its_own_chec
   tuned, start = by_path(trained_state(config, workdir).params), workdir / "init.json"
   moved = [np.abs(tuned[name] - value).max() for name, value in by_path(unbroken.averaged).items()]
   assert 0.9e-4 < max(moved) < 1.1e-4
-  assert json.loads(start.read_text()) == {"name": "unbroken", "step": NUM_STEPS}
+  info = summarize(folder / "unbroken", NUM_STEPS)
+  record = {"name": "unbroken", "step": NUM_STEPS, "info": info}
+  assert json.loads(start.read_text()) == record
   config.init_from, config.num_steps = "nowhere", 2
   assert train.train_and_evaluate(config, workdir) == 2
-  assert json.loads(start.read_text()) == {"name": "unbroken", "step": NUM_STEPS}
+  assert json.loads(start.read_text()) == summarize(workdir, 2)["start"] == record
   assert json.loads((folder / "unbroken" / "init.json").read_text()) == {"seed": 0}
 
 
