@@ -102,13 +102,21 @@ def train_and_evaluate(config: Any, workdir: Path) -> int:
   # Data.
   data = config.data
   content, style = (
-    prepare_images(workdir, role, spec, min_size=data.min_size, heldout=heldout, seed=config.seed)
-    for role, spec, heldout in (
-      ("content", data.content, data.heldout_content),
-      ("style", data.style, data.heldout_style),
+    prepare_images(
+      workdir,
+      role,
+      data[role],
+      min_size=data.min_size,
+      heldout=data[f"heldout_{role}"],
+      names=data[f"heldout_{role}_names"],
+      seed=config.seed,
     )
+    for role in ("content", "style")
   )
-  samples = [load_images(shown, config.sample_size) for _, shown in (content, style)]
+  samples = [
+    load_images(heldout or trained, config.sample_size, config.sample_images)
+    for trained, heldout in (content, style)
+  ]
 
   # State.
   tx, reconstruct_step, transfer_step = make_steps(config, model, vgg)

@@ -232,18 +232,19 @@ def _follow_parent() -> None:
     os._exit(1)
 
 
-def load_images(images: Images, size: int) -> np.ndarray:
-  """Loads all of `images` for sample grids: shorter side to `size`, then the square in the middle.
+def load_images(images: Images, size: int, at_most: int) -> np.ndarray:
+  """Loads images for sample grids: shorter side to `size`, then the square in the middle.
 
   Args:
-    images: a few, such as the held-out ones.
+    images: such as the held-out ones.
     size: in pixels.
+    at_most: the first ones are loaded, no more than so many.
 
   Returns:
     `[k, size, size, 3]`, RGB float32 in [0, 1].
   """
-  squares = np.zeros((len(images), size, size, 3), np.float32)
-  for index in range(len(images)):
+  squares = np.zeros((min(len(images), at_most), size, size, 3), np.float32)
+  for index in range(len(squares)):
     name, data = images[index]
     image = resize_shorter(decode(data, name=name, at_least=size), size)
     left, top = (image.width - size) // 2, (image.height - size) // 2

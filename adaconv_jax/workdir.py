@@ -7,7 +7,6 @@ init.json          what the parameters started from: a seed, or a trained model
 data/*.json        the images of content and style: training, held out, skipped and why
 """
 
-import dataclasses
 import importlib.metadata
 import json
 import logging
@@ -20,7 +19,7 @@ import jax
 
 from adaconv_jax import __version__
 from adaconv_jax.atomic import replacing
-from adaconv_jax.manifest import Images, Manifest, scan, split_heldout
+from adaconv_jax.manifest import Images, Manifest, read_names, scan, split_heldout, split_named
 from adaconv_jax.sources import open_source
 
 log = logging.getLogger(__name__)
@@ -137,7 +136,7 @@ def _last_losses(path: Path, step: int) -> dict[str, float]:
 
 
 def prepare_images(
-  workdir: Path, role: str, spec: str, *, min_size: int, heldout: int, seed: int
+  workdir: Path, role: str, spec: str, *, min_size: int, heldout: int, names: str, seed: int
 ) -> tuple[Images, Images]:
   """Lists the images of a run once; a run that goes on uses the list of its workdir.
 
@@ -146,27 +145,39 @@ def prepare_images(
     role: "content" or "style".
     spec: a folder or "tfds:..."; see `sources.open_source`.
     min_size: images with a shorter side below this are skipped.
-    heldout: number of images kept out of training for the sample grids; may be 0.
-    seed: chooses them.
+    heldout: number of images kept out of training; may be 0.
+    names: a file that lists them, one name per line, in place of the number; or "".
+    seed: chooses them where they are not listed.
 
   Returns:
-    The training images, and those for the sample grids: the held-out ones, or the first four
-    training images where none are held out.
+    The training images and the held-out ones.
+
+  Raises:
+    ValueError: `spec` or `names` is empty, or names what is not there; a run that goes on has held
+      out others than those that are listed.
+    FileNotFoundError: there is no file `names`.
   """
   if not spec:
     raise ValueError(
       f"config.data.{role}: no {role} images are named; pass --config.data.{role}=FOLDER, or "
       "tfds:DIR[:split]"
     )
+  listed = read_names(names) if names else None
   paths = [workdir / "data" / f"{role}_{part}.json" for part in ("train", "heldout")]
   if all(path.exists() for path in paths):
     train, kept_out = (Manifest.from_json(path.read_text()) for path in paths)
+    if listed is not None and set(listed) != {name for name, _ in kept_out.kept}:
+      raise ValueError(
+        f"config.data.heldout_{role}_names: {workdir} holds a run that has held out other images "
+        f"than those in {names}; use another --workdir"
+      )
   else:
-    train, kept_out = split_heldout(
-      scan(open_source(spec, role=role), role=role, min_size=min_size), heldout, seed
-    )
+    found = scan(open_source(spec, role=role), role=role, min_size=min_size)
+    if listed is None:
+      train, kept_out = split_heldout(found, heldout, seed)
+    else:
+      train, kept_out = split_named(found, listed)
     for path, part in zip(paths, (train, kept_out), strict=True):
       write_text(path, part.to_json())
-  log.info("%s", train.report())
-  shown = kept_out if kept_out.kept else dataclasses.replace(train, kept=train.kept[:4])
-  return Images(train, spec=spec), Images(shown, spec=spec)
+  log.info("%s; %d held out", train.report(), len(kept_out.kept))
+  return Images(train, spec=spec), Images(kept_out, spec=spec)

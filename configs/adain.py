@@ -41,8 +41,12 @@ def get_config() -> ConfigDict:
   config.data.content = ""  # a folder, or tfds:DIR[:split]
   config.data.style = ""
   config.data.min_size = 256  # skip images with a shorter side below; not in the paper
-  config.data.heldout_content = 4  # kept out of training, for the sample grids
-  config.data.heldout_style = 4  # 0: show training images
+  # Images kept out of training, for sample grids and held-out losses. The seed chooses them, or a
+  # file lists their names, one per line, and then the number is of no importance.
+  config.data.heldout_content = 4
+  config.data.heldout_style = 4
+  config.data.heldout_content_names = ""
+  config.data.heldout_style_names = ""
   config.data.content_resize = 512  # shorter side
   config.data.content_crop = 256
   config.data.style_resize = 512
@@ -73,6 +77,8 @@ def get_config() -> ConfigDict:
   config.log_every_steps = 100
   config.sample_every_steps = 2_000
   config.sample_size = 256
+  # Contents and styles in a grid, at most; training images where none are held out.
+  config.sample_images = 4
   config.checkpoint_every_steps = 2_000
   config.keep_last = 3
   config.keep_every_steps = 40_000

@@ -198,6 +198,19 @@ def test_exported_bundle_draws_the_same_and_tells_how_it_was_trained(folder, unb
   assert str(folder) not in json.dumps(info)
 
 
+def test_listed_images_are_held_out_of_a_run(folder, tmp_path):
+  config = small_config(folder)
+  config.num_steps, config.sample_images = 1, 2
+  for role, names in (("content", "0.png 2.png 3.png"), ("style", "4.png")):
+    config.data[f"heldout_{role}_names"] = str(tmp_path / role)
+    (tmp_path / role).write_text("\n".join(names.split()))
+  train.train_and_evaluate(config, tmp_path / "run")
+  data = summarize(tmp_path / "run", 1)["data"]
+  assert [data[f"{role}_heldout"] for role in ("content", "style")] == [3, 1]
+  sheet = images.load(tmp_path / "run" / "samples" / "0000001.png")
+  assert sheet.shape == (64 * 2 + 4, 64 * 3 + 8, 3)  # two of the three contents
+
+
 def test_run_starts_from_a_trained_model_at_step_0_and_goes_on_from_its_own_checkpoint(
   folder, unbroken
 ):
