@@ -33,7 +33,7 @@ from adaconv_jax import aot, vgg_weights
 from adaconv_jax.bundle import load_start
 from adaconv_jax.checkpoint import CheckpointError, Checkpoints
 from adaconv_jax.compilation import keep_compiled
-from adaconv_jax.data import CropSpec, load_images, make_batches
+from adaconv_jax.data import CropSpec, heldout_batches, load_images, make_batches
 from adaconv_jax.progress import Progress
 from adaconv_jax.stylizer import Stylizer, TransferModel, init_params, make_model
 from adaconv_jax.training import (
@@ -41,7 +41,9 @@ from adaconv_jax.training import (
   TrainStep,
   check_ema_decay,
   create_state,
+  evaluate,
   fetch,
+  make_eval_step,
   make_optimizer,
   make_schedule,
   make_train_step,
@@ -113,13 +115,22 @@ def train_and_evaluate(config: Any, workdir: Path) -> int:
     )
     for role in ("content", "style")
   )
+  cutting: Any = {
+    "content_crop": CropSpec(data.content_resize, data.content_crop, flip=True),
+    "style_crop": CropSpec(data.style_resize, data.style_crop),
+    "batch_size": per_process,
+    "process_index": jax.process_index(),
+    "process_count": jax.process_count(),
+  }
+  heldout = heldout_batches(content[1], style[1], **cutting) if config.eval_every_steps else []
   samples = [
-    load_images(heldout or trained, config.sample_size, config.sample_images)
-    for trained, heldout in (content, style)
+    load_images(kept_out or trained, config.sample_size, config.sample_images)
+    for trained, kept_out in (content, style)
   ]
 
   # State.
   tx, reconstruct_step, transfer_step = make_steps(config, model, vgg)
+  eval_step = make_eval_step(model, shown_vgg, config.loss.style_layers.to_dict())
   initial = functools.partial(init_params, model, jax.random.key(config.seed))
 
   with contextlib.ExitStack() as stack:
@@ -142,13 +153,9 @@ def train_and_evaluate(config: Any, workdir: Path) -> int:
     batches = make_batches(
       content[0],
       style[0],
-      content_crop=CropSpec(data.content_resize, data.content_crop, flip=True),
-      style_crop=CropSpec(data.style_resize, data.style_crop),
-      batch_size=per_process,
+      **cutting,
       seed=config.seed,
       start_step=start_step,
-      process_index=jax.process_index(),
-      process_count=jax.process_count(),
       num_workers=data.num_workers,
     )
     stack.enter_context(contextlib.closing(batches))
@@ -174,6 +181,8 @@ def train_and_evaluate(config: Any, workdir: Path) -> int:
       if step % config.checkpoint_every_steps == 0 or last or stopping:
         progress.flush()  # a loss that is not finite must not reach a checkpoint
         checkpoints.save(fetch(state))
+      if heldout and (step % config.eval_every_steps == 0 or last) and not stopping:
+        progress.heldout(step, evaluate(eval_step, state.result, replicated_vgg, heldout))
       if (step % config.sample_every_steps == 0 or last) and not stopping:
         params = jax.tree.map(jnp.asarray, fetch(state.result))
         progress.grid(step, Stylizer(params, vgg_params, model, shown_vgg), *samples)

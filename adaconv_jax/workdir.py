@@ -85,7 +85,8 @@ def summarize(workdir: Path, step: int) -> dict[str, Any]:
   Returns:
     What is known, fit for JSON: "version" of this package, "steps" and "pairs" that were seen,
     "batch_size", "ema_decay", "start" (see `write_start`), "vgg", "data" (for each role the number
-    of images and sizes in pixels) and "losses", the last that were logged until then.
+    of images and sizes in pixels), "losses" and "heldout_losses", the last that were logged until
+    then.
 
   Raises:
     ValueError: a part of the record is damaged.
@@ -111,6 +112,7 @@ def summarize(workdir: Path, step: int) -> dict[str, Any]:
     "vgg": {name: value for name, value in vgg.items() if name != "path"},
     "data": data,
     "losses": _last_losses(workdir / "metrics.jsonl", step),
+    "heldout_losses": _last_losses(workdir / "metrics.jsonl", step, heldout=True),
   }
 
 
@@ -122,7 +124,7 @@ def _read(path: Path) -> Any:
     raise ValueError(f"{path}: a damaged part of a run's record: {error}") from error
 
 
-def _last_losses(path: Path, step: int) -> dict[str, float]:
+def _last_losses(path: Path, step: int, *, heldout: bool = False) -> dict[str, float]:
   """The losses of the last line until `step`, with its step; none where nothing was logged."""
   last: dict[str, float] = {}
   for line in path.read_text().splitlines() if path.exists() else ():
@@ -130,7 +132,8 @@ def _last_losses(path: Path, step: int) -> dict[str, float]:
       values = json.loads(line)
     except ValueError:  # cut off when a run was killed
       continue
-    if last.get("step", 0) <= values["step"] <= step:
+    of_heldout = any(name.startswith("heldout_") for name in values)
+    if of_heldout == heldout and last.get("step", 0) <= values["step"] <= step:
       last = {name: value for name, value in values.items() if "loss" in name or name == "step"}
   return last
 

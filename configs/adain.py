@@ -75,6 +75,8 @@ def get_config() -> ConfigDict:
   config.ema_decay = 0.0
 
   config.log_every_steps = 100
+  # Period of the losses on the held-out images, a few batches; 0 measures none.
+  config.eval_every_steps = 0
   config.sample_every_steps = 2_000
   config.sample_size = 256
   # Contents and styles in a grid, at most; training images where none are held out.

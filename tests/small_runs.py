@@ -3,7 +3,8 @@
     python tests/small_runs.py FOLDER TRANSFORM BATCH_SIZE [COORDINATOR PROCESSES INDEX]
 
 trains in FOLDER/run on the images of FOLDER and writes the parameters and their average before and
-after to FOLDER/before.npz and FOLDER/after.npz. It descends the gradient itself, where Adam would
+after to FOLDER/before.npz and FOLDER/after.npz; it starts from the workdir FOLDER/start where there
+is one. It descends the gradient itself, where Adam would
 divide it by its own size: of a gradient near zero, Adam's step is decided by rounding.
 """  # fmt: skip
 
@@ -19,6 +20,7 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import train
+from adaconv_jax.bundle import load_model
 from adaconv_jax.checkpoint import Checkpoints
 from adaconv_jax.stylizer import init_params, make_model
 from adaconv_jax.training import TrainState, create_state
@@ -98,13 +100,18 @@ def main(folder: str, transform: str, batch_size: str, *cluster: str) -> None:
   config.data.content_resize, config.data.content_crop, config.data.style_crop = 64, 48, 64
   config.data.style_resize = 64
   config.optimizer.learning_rate, config.optimizer.clip_norm = 1e-3, 1.0
+  config.data.heldout_content, config.eval_every_steps = 2, 2
   train.make_optimizer = lambda schedule, clip_norm: optax.chain(
     optax.clip_by_global_norm(clip_norm), optax.sgd(schedule, momentum=0.9)
   )
+  before: Any = parameters(initial_state(config, optax.identity()))
+  if (root / "start").exists():
+    config.init_from = str(root / "start")
+    start = load_model(root / "start").params
+    before = parameters(create_state(start, optax.identity(), average=True))
   train.train_and_evaluate(config, root / "run")
   # By all processes: Orbax waits for every one.
   after: Any = parameters(trained_state(config, root / "run"))
-  before: Any = parameters(initial_state(config, optax.identity()))
   if jax.process_index() == 0:
     np.savez(root / "before.npz", **before)
     np.savez(root / "after.npz", **after)

@@ -13,14 +13,13 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 from safetensors.numpy import save, save_file
-from small_models import small_stylizer
+from small_models import make_workdir, small_stylizer
 
 import adaconv_jax
 from adaconv_jax import bundle, vgg_weights
 from adaconv_jax.bundle import find_model, load_model, load_start, save_bundle, shipped_models
 from adaconv_jax.checkpoint import CheckpointError, Checkpoints
 from adaconv_jax.stylizer import model_settings
-from adaconv_jax.training import TrainState
 from adaconv_jax.vgg import VGG
 from adaconv_jax.vgg_file import read_file, to_params, write_file
 from adaconv_jax.workdir import summarize
@@ -220,22 +219,6 @@ def test_vgg_weights_are_known_by_their_values_not_by_their_file(saved, tmp_path
 
 
 # Workdirs.
-
-
-def make_workdir(workdir: Path, stylizers, vgg_path: str = "") -> Path:
-  """What train.py leaves; one checkpoint per stylizer, at steps 100, 200, ..."""
-  model, vgg = stylizers[0].model, stylizers[0].vgg
-  described = model_settings(model)
-  config = described | {"vgg": vgg.arch, "vgg_padding": vgg.padding, "vgg_weights": vgg_path}
-  workdir.mkdir(parents=True)
-  (workdir / "config.json").write_text(json.dumps({"seed": 0, "model": config}))
-  info = vgg_weights.load(vgg.arch, vgg_path or None)[1]
-  (workdir / "vgg.json").write_text(json.dumps(info))
-  with Checkpoints(workdir, keep_last=len(stylizers)) as checkpoints:
-    for index, stylizer in enumerate(stylizers, 1):
-      step, opt_state = jnp.asarray(100 * index), {"m": np.zeros(2)}
-      checkpoints.save(TrainState(step, stylizer.params, opt_state))
-  return workdir
 
 
 @pytest.fixture(scope="module")

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import logging
 import os
@@ -14,6 +15,7 @@ import optax
 import pytest
 import small_runs
 from safetensors import safe_open
+from small_models import make_workdir, small_stylizer
 from small_runs import (
   NUM_STEPS,
   by_path,
@@ -27,7 +29,10 @@ import adaconv_jax
 import train
 from adaconv_jax import images
 from adaconv_jax.bundle import export, load_model
-from adaconv_jax.training import TrainState
+from adaconv_jax.data import CropSpec, heldout_batches
+from adaconv_jax.manifest import Images, Manifest
+from adaconv_jax.stylizer import init_params
+from adaconv_jax.training import TrainState, evaluate, make_eval_step, replicate
 from adaconv_jax.vgg_file import read_file, write_file
 from adaconv_jax.vgg_weights import PACKAGED
 from adaconv_jax.workdir import summarize
@@ -45,6 +50,7 @@ def folder(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def unbroken(folder) -> TrainState:
   config = small_config(folder)
+  config.eval_every_steps = 3
   assert train.train_and_evaluate(config, folder / "unbroken") == NUM_STEPS
   return trained_state(config, folder / "unbroken")
 
@@ -67,6 +73,10 @@ def finish(*processes: subprocess.Popen) -> list[str]:
   return outputs
 
 
+def metrics_of(workdir: Path) -> list[dict[str, float]]:
+  return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
 def test_run_writes_config_versions_hashes_metrics_and_samples(folder, unbroken):
   workdir = folder / "unbroken"
   assert json.loads((workdir / "config.json").read_text())["batch_size"] == 2
@@ -78,7 +88,7 @@ def test_run_writes_config_versions_hashes_metrics_and_samples(folder, unbroken)
   ]
   names = [{name for name, _ in manifest["kept"]} for manifest in manifests]
   assert [len(kept) for kept in names] == [4, 1] and not names[0] & names[1]
-  metrics = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+  metrics = [line for line in metrics_of(workdir) if "loss" in line]
   assert [m["step"] for m in metrics] == [1, 2, 3, 4]
   assert all(np.isfinite(m["loss"]) for m in metrics)
   assert ["pixel_loss" in m for m in metrics] == [True, True, False, False]
@@ -87,13 +97,40 @@ def test_run_writes_config_versions_hashes_metrics_and_samples(folder, unbroken)
   assert list((workdir / "tensorboard").glob("events.out.tfevents.*"))
 
 
+def test_heldout_losses_are_those_of_the_average_on_the_same_pairs(folder, unbroken):
+  workdir = folder / "unbroken"
+  lines = [line for line in metrics_of(workdir) if "heldout_content_loss" in line]
+  assert [(line["step"], line["pairs_seen"]) for line in lines] == [(3, 6), (4, 8)]
+  config = small_config(folder)
+  content, style = (
+    Images(Manifest.from_json((workdir / "data" / f"{role}_heldout.json").read_text()))
+    for role in ("content", "style")
+  )
+  batches = heldout_batches(
+    content, style, content_crop=CropSpec(32, 16), style_crop=CropSpec(16, 16), batch_size=2
+  )
+  model, vgg = train.make_networks(config)
+  step = make_eval_step(model, vgg, config.loss.style_layers.to_dict())
+  vgg_params = replicate(load_model(workdir).vgg_params)
+  for params, same in ((unbroken.averaged, True), (unbroken.params, False)):
+    losses = evaluate(step, replicate(params), vgg_params, batches)
+    for name, value in losses.items():
+      assert np.isclose(lines[-1][f"heldout_{name}"], value, rtol=1e-5) == same
+
+
+def test_heldout_losses_need_images_that_are_held_out(folder, tmp_path):
+  config = small_config(folder)
+  config.eval_every_steps, config.data.heldout_style = 1, 0
+  with pytest.raises(ValueError, match=r"data\.heldout_style: .* config\.eval_every_steps, got no"):
+    train.train_and_evaluate(config, tmp_path)
+
+
 def test_training_lowers_the_pixel_loss(folder):
   config = small_config(folder)
   config.num_steps = config.reconstruct_steps = 25
   config.optimizer.learning_rate = 1e-3
   train.train_and_evaluate(config, folder / "learns")
-  lines = (folder / "learns" / "metrics.jsonl").read_text().splitlines()
-  pixel = [json.loads(line)["pixel_loss"] for line in lines]
+  pixel = [line["pixel_loss"] for line in metrics_of(folder / "learns")]
   assert np.mean(pixel[-5:]) < 0.8 * np.mean(pixel[:5])
 
 
@@ -176,12 +213,15 @@ def test_exported_bundle_draws_the_same_and_tells_how_it_was_trained(folder, unb
   np.testing.assert_allclose(got, expected, atol=2e-3)  # float16 has 11 bits
   with safe_open(path, "numpy") as file:
     assert json.loads(file.metadata()["info"]) == info
-  line = json.loads((workdir / "metrics.jsonl").read_text().splitlines()[-1])
+  line, heldout = metrics_of(workdir)[-2:]
   recorded = json.loads((workdir / "vgg.json").read_text())
   assert info.pop("vgg") == {name: recorded[name] for name in recorded.keys() - {"path"}}
   assert "mean activation 1" in recorded["scaled"]
   assert info.pop("losses") == {
     name: line[name] for name in ("step", "loss", "content_loss", "style_loss")
+  }
+  assert info.pop("heldout_losses") == {
+    name: heldout[name] for name in ("step", "heldout_content_loss", "heldout_style_loss")
   }
   assert info == {
     "version": adaconv_jax.__version__,
@@ -317,9 +357,12 @@ def test_eight_devices_train_the_same_parameters_as_one(tmp_path, transform):
 
 
 @pytest.mark.slow
-def test_two_processes_with_two_devices_train_the_same_parameters_as_one(tmp_path):
-  write_images(tmp_path / "one")
-  write_images(tmp_path / "two")
+def test_two_processes_with_two_devices_train_a_model_on_to_the_same_parameters_as_one(tmp_path):
+  stylizer = small_stylizer("adaconv")
+  params = jax.tree.map(np.asarray, init_params(stylizer.model, jax.random.key(7)))
+  for name in ("one", "two"):
+    write_images(tmp_path / name)
+    make_workdir(tmp_path / name / "start", [dataclasses.replace(stylizer, params=params)])
   finish(run(small_runs.__file__, tmp_path / "one", "adaconv", 4))
   with socket.socket() as probe:
     probe.bind(("127.0.0.1", 0))
@@ -331,6 +374,9 @@ def test_two_processes_with_two_devices_train_the_same_parameters_as_one(tmp_pat
     )
   )
   assert_same_training(tmp_path / "one", tmp_path / "two")
+  for name in ("one", "two"):
+    start = json.loads((tmp_path / name / "run" / "init.json").read_text())
+    assert (start["name"], start["step"]) == ("start", 100)
 
 
 def assert_same_training(one: Path, other: Path) -> None:
@@ -338,11 +384,8 @@ def assert_same_training(one: Path, other: Path) -> None:
 
   Rounding makes a thousandth; devices that do not average their gradients differ by the whole.
   """
-  metrics = [
-    [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
-    for folder in (one, other)
-  ]
-  assert len(metrics[0]) == NUM_STEPS
+  metrics = [metrics_of(folder / "run") for folder in (one, other)]
+  assert len(metrics[0]) == NUM_STEPS + 2  # of which two have held-out losses
   for ours, theirs in zip(*metrics, strict=True):
     assert ours.keys() == theirs.keys()
     for name in ours.keys() - {"images_per_second"}:

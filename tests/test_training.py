@@ -122,6 +122,28 @@ def test_transfer_loss_is_the_papers_sum(transform):
   np.testing.assert_allclose(total, 1.5 * content + 7.0 * 0.5 * style, rtol=1e-4)
 
 
+@pytest.mark.parametrize("transform", ["adain", "adaconv"])
+def test_evaluation_is_the_mean_over_the_pairs_that_have_a_weight(transform):
+  stylizer, (first, second) = small_stylizer(transform), (batch(seed=seed) for seed in (0, 1))
+  loss = jax.jit(training.make_loss(stylizer.model, stylizer.vgg, WEIGHTS, reconstruct=False))
+  means = [loss(stylizer.params, stylizer.vgg_params, data, 0.5)[1] for data in (first, second)]
+  step = training.make_eval_step(stylizer.model, stylizer.vgg, WEIGHTS.layers)
+  params, vgg_params = (training.replicate(tree) for tree in (stylizer.params, stylizer.vgg_params))
+  # A style of the wrong pair would be noticed, a pair of weight 0 as well.
+  mixed = [{k: np.stack([a[k][i], b[k][j]]) for k in a} for a, b, i, j in (
+    (second, first, 0, 0), (first, second, 1, 1)
+  )]  # fmt: skip
+  batches = [
+    data | {"weight": np.asarray(weight, np.float32)}
+    for data, weight in ((first, (1, 1)), (mixed[0], (1, 0)), (mixed[1], (0, 1)))
+  ]
+  got = training.evaluate(step, params, vgg_params, batches)
+  assert got.keys() == {"content_loss", "style_loss"}
+  for name, value in got.items():
+    assert not np.isclose(means[0][name], means[1][name], rtol=1e-3)
+    np.testing.assert_allclose(value, (means[0][name] + means[1][name]) / 2, rtol=1e-4)
+
+
 def test_reconstruction_loss_ignores_the_styles_and_adds_the_pixels():
   stylizer, data = small_stylizer("adain"), batch()
   loss = jax.jit(training.make_loss(stylizer.model, stylizer.vgg, WEIGHTS, reconstruct=True))
