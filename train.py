@@ -12,6 +12,7 @@ tells whether the training fits into the memory of TPUs that one does not have a
 """
 
 import contextlib
+import functools
 import importlib.util
 import logging
 import os
@@ -29,16 +30,20 @@ from jax.experimental import multihost_utils
 from ml_collections import config_flags
 
 from adaconv_jax import aot, vgg_weights
+from adaconv_jax.bundle import load_start
 from adaconv_jax.checkpoint import CheckpointError, Checkpoints
 from adaconv_jax.compilation import keep_compiled
-from adaconv_jax.data import CropSpec, load_images, make_batches
+from adaconv_jax.data import CropSpec, heldout_batches, load_images, make_batches
 from adaconv_jax.progress import Progress
-from adaconv_jax.stylizer import Stylizer, TransferModel, make_model
+from adaconv_jax.stylizer import Stylizer, TransferModel, init_params, make_model
 from adaconv_jax.training import (
   LossWeights,
   TrainStep,
+  check_ema_decay,
   create_state,
+  evaluate,
   fetch,
+  make_eval_step,
   make_optimizer,
   make_schedule,
   make_train_step,
@@ -47,7 +52,7 @@ from adaconv_jax.training import (
   shard,
 )
 from adaconv_jax.vgg import VGG
-from adaconv_jax.workdir import prepare_images, write_record
+from adaconv_jax.workdir import prepare_images, write_record, write_start
 
 log = logging.getLogger("adaconv_jax.train")
 
@@ -83,7 +88,8 @@ def train_and_evaluate(config: Any, workdir: Path) -> int:
     it is saved in any case.
 
   Raises:
-    ValueError: a setting is impossible, or the workdir holds another model's run.
+    ValueError: a setting is impossible, the workdir holds another model's run, or `init_from` is
+      another model or of other VGG weights.
     FloatingPointError: the loss is not finite.
   """
   stop = StopRequest()
@@ -98,36 +104,58 @@ def train_and_evaluate(config: Any, workdir: Path) -> int:
   # Data.
   data = config.data
   content, style = (
-    prepare_images(workdir, role, spec, min_size=data.min_size, heldout=heldout, seed=config.seed)
-    for role, spec, heldout in (
-      ("content", data.content, data.heldout_content),
-      ("style", data.style, data.heldout_style),
+    prepare_images(
+      workdir,
+      role,
+      data[role],
+      min_size=data.min_size,
+      heldout=data[f"heldout_{role}"],
+      names=data[f"heldout_{role}_names"],
+      seed=config.seed,
     )
+    for role in ("content", "style")
   )
-  samples = [load_images(shown, config.sample_size) for _, shown in (content, style)]
+  cutting: Any = {
+    "content_crop": CropSpec(data.content_resize, data.content_crop, flip=True),
+    "style_crop": CropSpec(data.style_resize, data.style_crop),
+    "batch_size": per_process,
+    "process_index": jax.process_index(),
+    "process_count": jax.process_count(),
+  }
+  heldout = heldout_batches(content[1], style[1], **cutting) if config.eval_every_steps else []
+  samples = [
+    load_images(kept_out or trained, config.sample_size, config.sample_images)
+    for trained, kept_out in (content, style)
+  ]
 
   # State.
   tx, reconstruct_step, transfer_step = make_steps(config, model, vgg)
-  state = create_state(model, tx, jax.random.key(config.seed))
+  eval_step = make_eval_step(model, shown_vgg, config.loss.style_layers.to_dict())
+  initial = functools.partial(init_params, model, jax.random.key(config.seed))
 
   with contextlib.ExitStack() as stack:
     checkpoints = stack.enter_context(
       Checkpoints(workdir, keep_last=config.keep_last, keep_every=config.keep_every_steps)
     )
-    state = checkpoints.restore(state) or state
+    start_state = functools.partial(create_state, tx=tx, average=config.ema_decay > 0)
+    state = checkpoints.restore(jax.eval_shape(lambda: start_state(initial())))
+    if state is None:
+      if config.init_from:
+        params, start = load_start(config.init_from, model, vgg, vgg_params, vgg_info)
+      else:
+        params, start = initial(), {"seed": config.seed}
+      state = start_state(params)
+      write_start(workdir, start)
+      log.info("starting from %s", ", ".join(f"{k} {v}" for k, v in start.items() if k != "info"))
     start_step = int(state.step)
     log.info("training on %d devices from step %d", jax.device_count(), start_step)
     state, replicated_vgg = replicate(state), replicate(vgg_params)
     batches = make_batches(
       content[0],
       style[0],
-      content_crop=CropSpec(data.content_resize, data.content_crop, flip=True),
-      style_crop=CropSpec(data.style_resize, data.style_crop),
-      batch_size=per_process,
+      **cutting,
       seed=config.seed,
       start_step=start_step,
-      process_index=jax.process_index(),
-      process_count=jax.process_count(),
       num_workers=data.num_workers,
     )
     stack.enter_context(contextlib.closing(batches))
@@ -153,8 +181,10 @@ def train_and_evaluate(config: Any, workdir: Path) -> int:
       if step % config.checkpoint_every_steps == 0 or last or stopping:
         progress.flush()  # a loss that is not finite must not reach a checkpoint
         checkpoints.save(fetch(state))
+      if heldout and (step % config.eval_every_steps == 0 or last) and not stopping:
+        progress.heldout(step, evaluate(eval_step, state.result, replicated_vgg, heldout))
       if (step % config.sample_every_steps == 0 or last) and not stopping:
-        params = jax.tree.map(jnp.asarray, fetch(state.params))
+        params = jax.tree.map(jnp.asarray, fetch(state.result))
         progress.grid(step, Stylizer(params, vgg_params, model, shown_vgg), *samples)
       if stopping:
         log.warning("stopped by a signal: saved step %d; the same command goes on from it", step)
@@ -179,6 +209,7 @@ def make_steps(
     vgg: encoder and loss network.
     devices: what the steps run on; all devices by default.
   """
+  check_ema_decay(config.ema_decay)
   optimizer = config.optimizer
   schedule = make_schedule(
     optimizer.learning_rate,
@@ -204,6 +235,7 @@ def make_steps(
       weights,
       reconstruct_steps=config.reconstruct_steps,
       reconstruct=reconstruct,
+      ema_decay=config.ema_decay,
       devices=devices,
     )
     for reconstruct in (True, False)
@@ -228,7 +260,9 @@ def compile_ahead(config: Any, topology: str) -> None:
   process_batch_size(config.batch_size, len(devices))
   model, vgg = make_networks(config)
   tx, _, step = make_steps(config, model, vgg, devices)
-  state = jax.eval_shape(lambda: create_state(model, tx, jax.random.key(0)))
+  state = jax.eval_shape(
+    lambda: create_state(init_params(model, jax.random.key(0)), tx, average=config.ema_decay > 0)
+  )
   vgg_params = jax.eval_shape(vgg.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))["params"]
   data = config.data
   batch = aot.crops(config.batch_size, data.content_crop, data.style_crop)

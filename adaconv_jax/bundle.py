@@ -1,15 +1,23 @@
 """Trained models: `load_model` from wherever one is, and `save_bundle`, which makes it one file.
 
+    python -m adaconv_jax.bundle WORKDIR FILE.safetensors
+
+makes one of what `train.py` has left, in half precision, with a summary of the training inside.
+
 A bundle is a safetensors file with the trained parameters (`decoder/conv4_1/kernel`, ...). Its
 metadata describe the model, name the VGG weights it was trained with by their sha256 (they are not
 inside), and have a sha256 over all of it, because safetensors does not notice flipped bits. The
 models that come with the package are bundles in `adaconv_jax/pretrained`.
 """
 
+import argparse
+import dataclasses
+import functools
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +30,11 @@ from safetensors.numpy import save
 
 from adaconv_jax import vgg_weights as vgg_files
 from adaconv_jax.atomic import replacing
-from adaconv_jax.checkpoint import Checkpoints
+from adaconv_jax.checkpoint import CheckpointError, Checkpoints
 from adaconv_jax.stylizer import Stylizer, TransferModel, init_params, make_model, model_settings
 from adaconv_jax.vgg import ENCODER_LAYER, VGG, VGGParams, conv_shapes
-from adaconv_jax.vgg_file import Tensors, tensors_sha256, to_tensors
+from adaconv_jax.vgg_file import Tensors, sha256, tensors_sha256, to_tensors
+from adaconv_jax.workdir import summarize
 
 FORMAT = "adaconv_jax.bundle"
 VERSION = 1
@@ -47,10 +56,102 @@ def load_model(model: str | Path, *, vgg_weights: str | Path | None = None) -> S
     FileNotFoundError: a part of the workdir or the VGG weights are missing.
     CheckpointError: no checkpoint can be used, or not the one asked for.
   """
-  path = find_model(model)
-  if path.is_file():
-    return _load_bundle(path, vgg_weights)
-  return _load_workdir(*_split_workdir(path), vgg_weights)
+  return _load(_read_model(model), vgg_weights)
+
+
+def _load(trained: "_Trained", vgg_weights: str | Path | None) -> Stylizer:
+  if trained.vgg_file and not vgg_weights and not Path(trained.vgg_file).exists():
+    raise FileNotFoundError(
+      f"{trained.path}: trained with the VGG weights {trained.vgg_file}, which are not there; "
+      f"{_GIVE_VGG}"
+    )
+  vgg_params, info = vgg_files.load(trained.vgg.arch, vgg_weights or trained.vgg_file or None)
+  trained.check_vgg(vgg_params, info, _GIVE_VGG)
+  return Stylizer(trained.params, vgg_params, trained.model, trained.vgg)
+
+
+def load_start(
+  source: str | Path,
+  model: TransferModel,
+  vgg: VGG,
+  vgg_params: VGGParams,
+  vgg_info: Mapping[str, str],
+) -> tuple[Any, dict[str, Any]]:
+  """Loads the parameters that a new training starts from.
+
+  Args:
+    source: a trained model as for `load_model`.
+    model: what is going to be trained, with the same settings.
+    vgg: its encoder.
+    vgg_params: the encoder's weights, those that `source` was trained with.
+    vgg_info: what `vgg_weights.load` told of them.
+
+  Returns:
+    The parameters, and what `source` is for the run's record: its "name", the "sha256" of a bundle
+    or the "step" of a workdir's checkpoint, and "info", how it was trained.
+
+  Raises:
+    ValueError: `source` is not there, damaged, another model, or was trained with other VGG
+      weights.
+    FileNotFoundError: a part of the workdir is missing.
+    CheckpointError: no checkpoint can be used, or not the one asked for.
+  """
+  try:
+    trained = _read_model(source)
+    there, here = _describe(trained.model, trained.vgg), _describe(model, vgg)
+    differing = [
+      f"{name} is {there.get(name)} there and {here.get(name)} here"
+      for name in sorted(there.keys() | here.keys())
+      if there.get(name) != here.get(name)
+    ]
+    if differing:
+      raise ValueError(
+        f"{trained.path}: another model than that of config.model: {', '.join(differing)}; give "
+        "the config the settings of what it starts from"
+      )
+    trained.check_vgg(
+      vgg_params,
+      vgg_info,
+      "give the file that it was trained with: --config.model.vgg_weights=FILE",
+    )
+  except (ValueError, FileNotFoundError) as error:
+    kind = ValueError if isinstance(error, ValueError) else FileNotFoundError
+    raise kind(f"config.init_from: {str(error).removeprefix('model: ')}") from error
+  identity = (
+    {"step": trained.step} if trained.step is not None else {"sha256": sha256(trained.path)}
+  )
+  name = trained.path.name.removesuffix(".safetensors")
+  return trained.params, {"name": name, **identity, "info": trained.info()}
+
+
+def export(
+  source: str | Path,
+  path: str | Path,
+  *,
+  dtype: str = "float16",
+  vgg_weights: str | Path | None = None,
+) -> Mapping[str, Any]:
+  """Writes a trained model as one file that tells how it was trained; see `save_bundle`.
+
+  Args:
+    source: a workdir or checkpoint, as for `load_model`; or a bundle, to change its precision.
+    path: where to.
+    dtype: "float16" or "float32".
+    vgg_weights: file with the VGG weights that the model was trained with, where they are not
+      found by themselves.
+
+  Returns:
+    What the file says of the training: see `workdir.summarize`.
+
+  Raises:
+    ValueError: see `load_model` and `save_bundle`; a part of the workdir's record is damaged.
+    FileNotFoundError: a part of the workdir or the VGG weights are missing.
+    CheckpointError: no checkpoint can be used, or not the one asked for.
+  """
+  trained = _read_model(source)
+  info = trained.info()
+  save_bundle(_load(trained, vgg_weights), path, dtype=dtype, info=info)
+  return info
 
 
 def find_model(model: str | Path) -> Path:
@@ -129,7 +230,48 @@ def save_bundle(
     temporary.write_bytes(save(tensors, metadata=metadata))
 
 
-def _load_bundle(path: Path, vgg_weights: str | Path | None) -> Stylizer:
+@dataclasses.dataclass(frozen=True)
+class _Trained:
+  """What a bundle or a workdir holds: a model without the VGG weights.
+
+  Attributes:
+    path: the file, or the workdir.
+    params: the trained parameters, float32.
+    model: `AdaIN` or `AdaConv`.
+    vgg: the encoder.
+    vgg_sha256: of the VGG weights of its training.
+    whole_file: whether that is of all tensors in their file, or of those in use.
+    vgg_file: the file that the training was given, or "".
+    step: of the workdir's checkpoint; None for a bundle.
+    info: returns how it was trained: what a bundle says, or a summary of the workdir's record.
+  """
+
+  path: Path
+  params: Any
+  model: TransferModel
+  vgg: VGG
+  vgg_sha256: str
+  whole_file: bool
+  vgg_file: str
+  step: int | None
+  info: Callable[[], Mapping[str, Any]]
+
+  def check_vgg(self, params: VGGParams, info: Mapping[str, str], way_out: str) -> None:
+    got = info["tensors_sha256"] if self.whole_file else _vgg_sha256(self.vgg.arch, params)
+    if got != self.vgg_sha256:
+      raise ValueError(
+        f"{self.path}: trained with other {self.vgg.arch} weights (sha256 "
+        f"{self.vgg_sha256[:12]}...) than those in {info['path']} ({got[:12]}...), with which it "
+        f"would draw something else; {way_out}"
+      )
+
+
+def _read_model(model: str | Path) -> _Trained:
+  path = find_model(model)
+  return _read_bundle(path) if path.is_file() else _read_workdir(*_split_workdir(path))
+
+
+def _read_bundle(path: Path) -> _Trained:
   tensors, metadata = _read(path)
   try:
     described, vgg = json.loads(metadata["model"]), json.loads(metadata["vgg"])
@@ -138,12 +280,10 @@ def _load_bundle(path: Path, vgg_weights: str | Path | None) -> Stylizer:
   except (KeyError, TypeError, ValueError) as error:
     raise ValueError(f"{path}: describes a model unknown to this version: {error}") from error
   _check_tensors(str(path), tensors, model)
-  vgg_params, info = vgg_files.load(encoder.arch, vgg_weights)
-  got = _vgg_sha256(encoder.arch, vgg_params)
-  if got != expected:
-    raise _other_vgg(path, encoder.arch, expected, info["path"], got)
-  params = {name: jnp.asarray(tensor, jnp.float32) for name, tensor in tensors.items()}
-  return Stylizer(unflatten_dict(params, sep="/"), vgg_params, model, encoder)
+  arrays = {name: jnp.asarray(tensor, jnp.float32) for name, tensor in tensors.items()}
+  params = unflatten_dict(arrays, sep="/")
+  info = lambda: json.loads(metadata["info"])  # noqa: E731
+  return _Trained(path, params, model, encoder, expected, False, "", None, info)
 
 
 def _read(path: Path) -> tuple[Tensors, dict[str, str]]:
@@ -217,7 +357,7 @@ def _split_workdir(folder: Path) -> tuple[Path, int | None]:
   return workdir, step
 
 
-def _load_workdir(workdir: Path, step: int | None, vgg_weights: str | Path | None) -> Stylizer:
+def _read_workdir(workdir: Path, step: int | None) -> _Trained:
   try:
     config = json.loads((workdir / "config.json").read_text())["model"]
     model = make_model(config["transform"], config["settings"])
@@ -227,18 +367,14 @@ def _load_workdir(workdir: Path, step: int | None, vgg_weights: str | Path | Non
     raise ValueError(
       f"{workdir}: its config.json or vgg.json is not one of this version's train.py: {error!r}"
     ) from error
-  if recorded and not vgg_weights and not Path(recorded).exists():
-    raise FileNotFoundError(
-      f"{workdir}: trained with the VGG weights {recorded}, which are not there; {_GIVE_VGG}"
-    )
-  vgg_params, info = vgg_files.load(encoder.arch, vgg_weights or recorded or None)
-  if info["tensors_sha256"] != expected:
-    raise _other_vgg(workdir, encoder.arch, expected, info["path"], info["tensors_sha256"])
   with Checkpoints(workdir, read_only=True) as checkpoints:
-    params = checkpoints.restore_params(_template(model), step)
-  if params is None:
+    restored = checkpoints.restore_params(_template(model), step)
+  if restored is None:
     raise FileNotFoundError(f"{workdir}: has no checkpoint yet; train on until the first is saved")
-  return Stylizer(jax.tree.map(jnp.asarray, params), vgg_params, model, encoder)
+  params, step = restored
+  info = functools.partial(summarize, workdir, step)
+  params = jax.tree.map(jnp.asarray, params)
+  return _Trained(workdir, params, model, encoder, expected, True, recorded, step, info)
 
 
 _GIVE_VGG = (
@@ -247,14 +383,46 @@ _GIVE_VGG = (
 )
 
 
-def _other_vgg(where: Path, arch: str, expected: str, found: str, got: str) -> ValueError:
-  return ValueError(
-    f"{where}: trained with other {arch} weights (sha256 {expected[:12]}...) than those in {found} "
-    f"({got[:12]}...), with which it would draw something else; {_GIVE_VGG}"
-  )
+def _describe(model: TransferModel, vgg: VGG) -> dict[str, Any]:
+  described = model_settings(model)
+  settings = {"transform": described["transform"], **described["settings"]}
+  return settings | {"vgg": vgg.arch, "vgg_padding": vgg.padding}
 
 
 def _vgg_sha256(arch: str, params: VGGParams) -> str:
   # Of the values in use: the same for a float16 and a longer file of the same weights.
   used = {name: params[name] for name in ("zero", *conv_shapes(arch, ENCODER_LAYER))}
   return tensors_sha256(to_tensors(used))
+
+
+def main(argv: list[str] | None = None) -> None:
+  """Runs the command line; what is wrong with a model ends it with one message."""
+  parser = argparse.ArgumentParser(
+    prog="python -m adaconv_jax.bundle",
+    description="Writes a trained model as one file, with a summary of its training.",
+  )
+  parser.add_argument(
+    "workdir",
+    metavar="WORKDIR",
+    help="of train.py, of which the newest whole checkpoint is taken; or WORKDIR/checkpoints/STEP",
+  )
+  parser.add_argument("file", type=Path, metavar="FILE", help="such as model.safetensors")
+  parser.add_argument(
+    "--dtype", choices=["float16", "float32"], default="float16", help="default: %(default)s"
+  )
+  parser.add_argument(
+    "--vgg-weights",
+    metavar="FILE",
+    help="the VGG weights that it was trained with, where they are not found by themselves",
+  )
+  args = parser.parse_args(argv)
+  try:
+    info = export(args.workdir, args.file, dtype=args.dtype, vgg_weights=args.vgg_weights)
+  except (ValueError, OSError, CheckpointError) as error:
+    sys.exit(f"error: {error}")
+  size = args.file.stat().st_size / 1e6
+  print(f"{args.file}: step {info.get('steps')}, {size:.1f} MB, sha256 {sha256(args.file)}")
+
+
+if __name__ == "__main__":
+  main()

@@ -1,12 +1,15 @@
 """Checkpoints with Orbax: the only file that knows it.
 
-A checkpoint of step s holds `params`, `optimizer` (with the step) and, as metadata, a digest of
-every array. Orbax does not notice flipped bits, so restoring verifies the digests and falls back
-to the newest older step that is whole. The position in the data follows from the step.
+A checkpoint of step s holds `params`, `optimizer` (with the step), `averaged` where a moving
+average of the parameters is kept and, as metadata, a digest of every array. Orbax does not notice
+flipped bits, so restoring verifies the digests and falls back to the newest older step that is
+whole. The position in the data follows from the step.
 """
 
+import dataclasses
 import hashlib
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,8 @@ from orbax.checkpoint import v1 as ocp
 from adaconv_jax.training import TrainState
 
 log = logging.getLogger(__name__)
+
+_AVERAGED = "averaged"
 
 
 class CheckpointError(RuntimeError):
@@ -71,24 +76,37 @@ class Checkpoints:
   def restore(self, template: TrainState) -> TrainState | None:
     """Restores the newest checkpoint that is whole, or None when there is none at all.
 
+    Whether it has a moving average is of no importance: one that is not expected is left out, and
+    one that is missing starts from the parameters.
+
     Args:
-      template: a state of the expected structure, shapes and types.
+      template: a state of the expected structure, or its shapes and types.
 
     Raises:
       CheckpointError: there are checkpoints, but all are damaged or of another model.
     """
-    items = self._restore(_items(template))
-    if items is None:
+    plain = dataclasses.replace(template, averaged=None)
+    restored = self._restore(lambda averaged: _items(template if averaged else plain))
+    if restored is None:
       return None
-    optimizer = items["optimizer"]
-    return TrainState(optimizer["step"], items["params"], optimizer["opt_state"])
+    items, step = restored
+    optimizer, averaged = items["optimizer"], items.get(_AVERAGED)
+    if template.averaged is not None and averaged is None:
+      log.warning("the average of the parameters starts at step %d, which has none", step)
+      averaged = jax.tree.map(np.copy, items["params"])
+    return TrainState(optimizer["step"], items["params"], optimizer["opt_state"], averaged)
 
-  def restore_params(self, template: Any, step: int | None = None) -> Any:
-    """Restores the parameters only, of the newest whole checkpoint; None when there is none.
+  def restore_params(self, template: Any, step: int | None = None) -> tuple[Any, int] | None:
+    """Restores the parameters that are used: the averaged ones where the checkpoint has them.
+
+    Of the newest whole checkpoint; None when there is none.
 
     Args:
       template: parameters, or their shapes and types.
       step: take the checkpoint of this step and no other.
+
+    Returns:
+      The parameters, and the step that they are of.
 
     Raises:
       CheckpointError: there are checkpoints, but none, or not that of `step`, can be used.
@@ -97,26 +115,39 @@ class Checkpoints:
       raise CheckpointError(
         f"no whole checkpoint of step {step} in {self._directory}; it has {self.steps()}"
       )
-    items = self._restore({"params": template}, step)
-    return None if items is None else items["params"]
+    restored = self._restore(lambda averaged: {_AVERAGED if averaged else "params": template}, step)
+    if restored is None:
+      return None
+    items, step = restored
+    return next(iter(items.values())), step
 
-  def _restore(self, template: dict[str, Any], step: int | None = None) -> dict[str, Any] | None:
-    abstract = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), template)
+  def _restore(
+    self, wanted: Callable[[bool], dict[str, Any]], step: int | None = None
+  ) -> tuple[dict[str, Any], int] | None:
+    """Returns items of the newest whole checkpoint, and its step.
+
+    Args:
+      wanted: tells which items, by templates, given whether the checkpoint has a moving average.
+      step: take the checkpoint of this step and no other.
+    """
     reasons = []
     for checkpoint in sorted(self._checkpointer.checkpoints, key=lambda c: c.step, reverse=True):
       if step not in (None, checkpoint.step):
         continue
       try:
-        items = self._checkpointer.load_checkpointables(checkpoint.step, abstract)
-        items = jax.tree.map(np.asarray, {name: items[name] for name in abstract})
         # `checkpoint.custom_metadata` is always None; only this call reads it.
         metadata: Any = self._checkpointer.checkpointables_metadata(checkpoint.step)
-        _verify(items, template, (metadata.custom_metadata or {}).get("sha256", {}))
+        digests = (metadata.custom_metadata or {}).get("sha256", {})
+        template = wanted(any(name.startswith(f"['{_AVERAGED}']") for name in digests))
+        abstract = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), template)
+        items = self._checkpointer.load_checkpointables(checkpoint.step, abstract)
+        items = jax.tree.map(np.asarray, {name: items[name] for name in abstract})
+        _verify(items, template, digests)
       except Exception as error:  # whatever a damaged file makes the readers raise
         reasons.append(f"step {checkpoint.step}: {_first_line(error)}")
         log.warning("checkpoint of %s in %s is unusable", reasons[-1], self._directory)
         continue
-      return items
+      return items, checkpoint.step
     if reasons:
       raise CheckpointError(
         f"no usable checkpoint in {self._directory}: {'; '.join(reasons)}. If the model's settings "
@@ -136,10 +167,11 @@ class Checkpoints:
 
 
 def _items(state: TrainState) -> dict[str, Any]:
-  return {
+  items = {
     "params": state.params,
     "optimizer": {"step": state.step, "opt_state": state.opt_state},
   }
+  return items if state.averaged is None else items | {_AVERAGED: state.averaged}
 
 
 def _digests(items: dict[str, Any]) -> dict[str, str]:

@@ -10,7 +10,9 @@ import dataclasses
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Self
 
 from tqdm import tqdm
@@ -125,7 +127,7 @@ def scan(source: Source, *, role: str, min_size: int) -> Manifest:
 
 
 def split_heldout(manifest: Manifest, count: int, seed: int) -> tuple[Manifest, Manifest]:
-  """Takes `count` images out of the training list, for sample grids and evaluation.
+  """Takes `count` images out of the training list, for sample grids and held-out losses.
 
   Which ones depends on the names and `seed` only: an image is held out for the rank of its hash.
 
@@ -144,11 +146,55 @@ def split_heldout(manifest: Manifest, count: int, seed: int) -> tuple[Manifest, 
   def rank(entry: tuple[str, int]) -> bytes:
     return hashlib.sha256(json.dumps([seed, entry[0]]).encode()).digest()
 
-  heldout = set(sorted(manifest.kept, key=rank)[:count])
-  return (
-    dataclasses.replace(manifest, kept=tuple(e for e in manifest.kept if e not in heldout)),
-    dataclasses.replace(manifest, kept=tuple(e for e in manifest.kept if e in heldout), skipped=()),
+  return _split(manifest, {name for name, _ in sorted(manifest.kept, key=rank)[:count]})
+
+
+def split_named(manifest: Manifest, names: Sequence[str]) -> tuple[Manifest, Manifest]:
+  """Takes the images of these names out of the training list.
+
+  Returns:
+    The manifests of the training images and of the held-out ones.
+
+  Raises:
+    ValueError: an image is not there or not usable, or none would be left to train on.
+  """
+  kept, skipped = {name for name, _ in manifest.kept}, dict(manifest.skipped)
+  missing = [name for name in names if name not in kept]
+  if missing:
+    reason = skipped.get(missing[0], "not there")
+    raise ValueError(
+      f"{manifest.role}: {len(missing)} of the {len(names)} images that are to be held out cannot "
+      f"be used from {manifest.spec}, the first: {missing[0]}: {reason}; names are relative to the "
+      "folder"
+    )
+  if kept <= set(names):
+    raise ValueError(f"{manifest.role}: all {len(kept)} usable images are held out; list fewer")
+  return _split(manifest, set(names))
+
+
+def _split(manifest: Manifest, heldout: set[str]) -> tuple[Manifest, Manifest]:
+  train, kept_out = (
+    tuple(entry for entry in manifest.kept if (entry[0] in heldout) == out) for out in (False, True)
   )
+  return (
+    dataclasses.replace(manifest, kept=train),
+    dataclasses.replace(manifest, kept=kept_out, skipped=()),
+  )
+
+
+def read_names(path: str | os.PathLike[str]) -> list[str]:
+  """Reads a list of images: a name per line, as in a manifest; blank lines count for nothing.
+
+  Raises:
+    FileNotFoundError: there is no such file.
+    ValueError: it has no names.
+  """
+  # Names that are not UTF-8 look as the file system's do.
+  lines = Path(path).read_text("utf-8", "surrogateescape").split("\n")
+  names = [line for line in lines if line.strip()]
+  if not names:
+    raise ValueError(f"{path}: expected the names of images, one per line; it has none")
+  return names
 
 
 class Images:

@@ -95,10 +95,18 @@ class Progress:
     self._logged = (step, now)
     rate = self._batch_size * steps / max(seconds, 1e-9)
     self._bar.set_postfix({"loss": f"{values['loss']:.4g}", "images/s": f"{rate:.3g}"})
-    values = {**values, "images_per_second": rate}
+    self._write(step, {**values, "images_per_second": rate}, "train/")
+
+  def heldout(self, step: int, losses: Mapping[str, float]) -> None:
+    """Reports the losses on the held-out pairs, beside the number of pairs that were trained on."""
+    self.flush()
+    values = {f"heldout_{name}": value for name, value in losses.items()}
+    self._write(step, values | {"pairs_seen": step * self._batch_size})
+
+  def _write(self, step: int, values: Mapping[str, float], prefix: str = "") -> None:
     if self._writer is not None:
       for name, value in values.items():
-        self._writer.add_scalar(f"train/{name}", value, step)
+        self._writer.add_scalar(prefix + name, value, step)
       with self._metrics.open("a") as file:
         file.write(json.dumps({"step": step, **values}) + "\n")
 

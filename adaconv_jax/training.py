@@ -1,8 +1,9 @@
 """The training step: loss, optimizer, and the `pmap` around them. Only this file knows devices."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ import optax
 from flax import jax_utils, struct
 
 from adaconv_jax.losses import content_loss, pixel_loss, style_loss
-from adaconv_jax.stylizer import TransferModel, init_params, resize
+from adaconv_jax.stylizer import TransferModel, resize
 from adaconv_jax.vgg import ENCODER_LAYER, VGG
 
 AXIS = "batch"
@@ -26,14 +27,38 @@ class TrainState:
     step: number of steps done, a scalar.
     params: the trained parameters; VGG's are not among them.
     opt_state: the optimizer's state.
+    averaged: the moving average of the parameters, or None where none is kept.
   """
 
   step: jax.Array
   params: Any
   opt_state: Any
+  averaged: Any = None
+
+  @property
+  def result(self) -> Any:
+    """The parameters that are used: the averaged ones where they are kept."""
+    return self.params if self.averaged is None else self.averaged
 
 
 TrainStep = Callable[[TrainState, Any, Mapping[str, Any]], tuple[TrainState, Metrics]]
+EvalStep = Callable[[Any, Any, Mapping[str, Any]], Metrics]
+
+
+class Transfer(NamedTuple):
+  """What the losses of a batch are made of.
+
+  Attributes:
+    output: the stylized contents, RGB.
+    target: what relu4_1 of the output is to be.
+    output_features: VGG's feature maps of the output, by layer.
+    style_features: those of the styles.
+  """
+
+  output: jax.Array
+  target: jax.Array
+  output_features: Mapping[str, jax.Array]
+  style_features: Mapping[str, jax.Array]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,12 +115,82 @@ def make_optimizer(schedule: optax.Schedule, clip_norm: float) -> optax.Gradient
   return optax.chain(clip, optax.adam(schedule))
 
 
+def check_ema_decay(decay: float) -> None:
+  """Checks the decay of the parameters' moving average.
+
+  Raises:
+    ValueError: it is not from 0 (no average) to below 1.
+  """
+  if not 0 <= decay < 1:
+    raise ValueError(
+      f"config.ema_decay: expected 0 (no average) or a number below 1 such as 0.999, got {decay}"
+    )
+
+
 def create_state(
-  model: TransferModel, tx: optax.GradientTransformation, key: jax.Array
+  params: Any, tx: optax.GradientTransformation, *, average: bool = False
 ) -> TrainState:
-  """Initializes parameters and optimizer, not yet replicated."""
-  params = init_params(model, key)
-  return TrainState(step=jnp.zeros((), jnp.int32), params=params, opt_state=tx.init(params))
+  """Returns the state of a run that starts from `params`, not yet replicated.
+
+  Args:
+    params: the parameters.
+    tx: the optimizer.
+    average: keep a moving average, which starts from `params`.
+  """
+  averaged = jax.tree.map(jnp.array, params) if average else None  # copies: states are donated
+  return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params), averaged)
+
+
+def moving_average(averaged: Any, params: Any, step: jax.Array, decay: float) -> Any:
+  """Returns d * averaged + (1 - d) * params, with d = min(decay, (1 + step) / (10 + step)).
+
+  The growing d keeps an average over the last tenth of the steps until that is longer than what
+  `decay` says. So the parameters that it has started from are soon forgotten.
+
+  Args:
+    averaged: the average before.
+    params: the parameters after `step + 1` steps.
+    step: steps done before.
+    decay: at least 0, below 1.
+  """
+  decay_now = jnp.minimum(decay, (1 + step) / (10 + step))
+  return optax.incremental_update(params, averaged, 1 - decay_now)
+
+
+def make_transfer(
+  model: TransferModel, vgg: VGG, style_layers: Mapping[str, float]
+) -> Callable[..., Transfer]:
+  """Builds `transfer(params, vgg_params, content, style) -> Transfer`, of images in [0, 1].
+
+  Args:
+    model: the trained part.
+    vgg: encoder and loss network.
+    style_layers: the layers of the style loss, which are computed, by name.
+  """
+  layers = tuple(dict.fromkeys((*style_layers, ENCODER_LAYER)))
+
+  def features(vgg_params, images, layers=layers) -> Any:
+    return vgg.apply({"params": vgg_params}, images, layers)
+
+  def apply(params, *args, method: str) -> Any:
+    return model.apply({"params": params}, *args, method=method)
+
+  def transfer(params, vgg_params, content, style):
+    if model.style_size:
+      style = resize(style, model.style_size, model.style_size)
+    content_features = features(vgg_params, content, (ENCODER_LAYER,))[ENCODER_LAYER]
+    style_features = features(vgg_params, style)
+    code = apply(params, style_features[ENCODER_LAYER], method="encode_style")
+    target = apply(params, content_features, code, method="content_target")
+    output = apply(params, target, code, method="decode")
+    return Transfer(output, target, features(vgg_params, output), style_features)
+
+  return transfer
+
+
+def _to_float(batch: Mapping[str, Any]) -> tuple[jax.Array, jax.Array]:
+  content, style = (batch[role].astype(jnp.float32) / 255 for role in ("content", "style"))
+  return content, style
 
 
 def make_loss(
@@ -111,36 +206,18 @@ def make_loss(
       loss. A decoder that has not first learned to invert VGG's features satisfies the style loss
       with texture alone and hardly recovers the content, so short runs start this way.
   """
-  layers = tuple(dict.fromkeys((*weights.layers, ENCODER_LAYER)))
-
-  def features(vgg_params, images, layers=layers) -> Any:
-    return vgg.apply({"params": vgg_params}, images, layers)
-
-  def apply(params, *args, method: str) -> Any:
-    return model.apply({"params": params}, *args, method=method)
+  transfer = make_transfer(model, vgg, weights.layers)
 
   def loss(params, vgg_params, batch, style_scale):
-    content = batch["content"].astype(jnp.float32) / 255
-    style = batch["style"].astype(jnp.float32) / 255
-    if reconstruct:
-      style = content
-    if model.style_size:
-      style = resize(style, model.style_size, model.style_size)
-
-    content_features = features(vgg_params, content, (ENCODER_LAYER,))[ENCODER_LAYER]
-    style_features = features(vgg_params, style)
-    code = apply(params, style_features[ENCODER_LAYER], method="encode_style")
-    target = apply(params, content_features, code, method="content_target")
-    output = apply(params, target, code, method="decode")
-    output_features = features(vgg_params, output)
-
-    metrics = {"content_loss": content_loss(output_features[ENCODER_LAYER], target)}
+    content, style = _to_float(batch)
+    done = transfer(params, vgg_params, content, content if reconstruct else style)
+    metrics = {"content_loss": content_loss(done.output_features[ENCODER_LAYER], done.target)}
     total = weights.content * metrics["content_loss"]
     if reconstruct:
-      metrics["pixel_loss"] = pixel_loss(output, content)
+      metrics["pixel_loss"] = pixel_loss(done.output, content)
       total = total + weights.pixel * metrics["pixel_loss"]
     else:
-      metrics["style_loss"] = style_loss(output_features, style_features, weights.layers)
+      metrics["style_loss"] = style_loss(done.output_features, done.style_features, weights.layers)
       total = total + weights.style * style_scale * metrics["style_loss"]
     return total, {"loss": total, **metrics}
 
@@ -156,6 +233,7 @@ def make_train_step(
   *,
   reconstruct_steps: int = 0,
   reconstruct: bool = False,
+  ema_decay: float = 0.0,
   devices: Sequence[Any] | None = None,
 ) -> TrainStep:
   """Builds the parallel training step `(state, vgg_params, batch) -> (state, metrics)`.
@@ -172,6 +250,7 @@ def make_train_step(
     weights: of the loss terms.
     reconstruct_steps: length of the reconstruction phase, where the style's ramp starts.
     reconstruct: build the step of the reconstruction phase.
+    ema_decay: of the moving average; 0 for a state that keeps none.
     devices: what it runs on; all devices by default.
   """
   gradient = jax.value_and_grad(
@@ -188,9 +267,63 @@ def make_train_step(
     metrics["learning_rate"] = schedule(state.step)
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    return TrainState(step=state.step + 1, params=params, opt_state=opt_state), metrics
+    averaged = None
+    if ema_decay:
+      averaged = moving_average(state.averaged, params, state.step, ema_decay)
+    return TrainState(state.step + 1, params, opt_state, averaged), metrics
 
   return jax.pmap(step, axis_name=AXIS, devices=devices, donate_argnums=0)
+
+
+def make_eval_step(model: TransferModel, vgg: VGG, style_layers: Mapping[str, float]) -> EvalStep:
+  """Builds the parallel step `(params, vgg_params, batch) -> sums` for `evaluate`.
+
+  Parameters are replicated and the batch is `shard`ed, as for the training step. A batch has a
+  "weight" for each of its pairs, with which its losses are summed over all devices of all
+  processes: 0 for what only fills up the batch.
+
+  Args:
+    model: the trained part.
+    vgg: encoder and loss network.
+    style_layers: weight of every layer in the style loss, by name.
+  """
+  transfer = make_transfer(model, vgg, style_layers)
+
+  def step(params, vgg_params, batch):
+    done = transfer(params, vgg_params, *_to_float(batch))
+    # Both losses are means over a batch, here over a batch of each pair alone.
+    done = jax.tree.map(lambda x: x[:, None], done)
+    losses = {
+      "content_loss": jax.vmap(content_loss)(done.output_features[ENCODER_LAYER], done.target),
+      "style_loss": jax.vmap(functools.partial(style_loss, layer_weights=style_layers))(
+        done.output_features, done.style_features
+      ),
+    }
+    weight = batch["weight"]
+    sums = {name: jnp.sum(weight * values) for name, values in losses.items()}
+    return jax.lax.psum(sums | {"weight": jnp.sum(weight)}, AXIS)
+
+  return jax.pmap(step, axis_name=AXIS)
+
+
+def evaluate(
+  step: EvalStep, params: Any, vgg_params: Any, batches: Iterable[Mapping[str, np.ndarray]]
+) -> dict[str, float]:
+  """Returns the mean losses over all pairs of `batches`; waits for the devices.
+
+  Args:
+    step: from `make_eval_step`.
+    params: the parameters, replicated.
+    vgg_params: the VGG weights, replicated.
+    batches: this process's, as from `data.heldout_batches`.
+
+  Returns:
+    "content_loss" and "style_loss".
+  """
+  sums = [fetch(step(params, vgg_params, shard(batch))) for batch in batches]
+  total = {name: sum(float(values[name]) for values in sums) for name in sums[0]}
+  weight = total.pop("weight")
+  return {name: value / weight for name, value in total.items()}
 
 
 def process_batch_size(batch_size: int, devices: int | None = None) -> int:

@@ -3,10 +3,10 @@
 config.json        the resolved config
 versions.json      versions of Python and of the packages that numbers depend on
 vgg.json           which VGG weights, with their hashes
+init.json          what the parameters started from: a seed, or a trained model
 data/*.json        the images of content and style: training, held out, skipped and why
 """
 
-import dataclasses
 import importlib.metadata
 import json
 import logging
@@ -19,7 +19,7 @@ import jax
 
 from adaconv_jax import __version__
 from adaconv_jax.atomic import replacing
-from adaconv_jax.manifest import Images, Manifest, scan, split_heldout
+from adaconv_jax.manifest import Images, Manifest, read_names, scan, split_heldout, split_named
 from adaconv_jax.sources import open_source
 
 log = logging.getLogger(__name__)
@@ -70,8 +70,76 @@ def write_record(workdir: Path, config: Mapping[str, Any], vgg_info: Mapping[str
     write_text(workdir / f"{name}.json", json.dumps(content, indent=2) + "\n")
 
 
+def write_start(workdir: Path, start: Mapping[str, Any]) -> None:
+  """Writes down what the parameters of a run that begins start from."""
+  write_text(workdir / "init.json", json.dumps(dict(start), indent=2) + "\n")
+
+
+def summarize(workdir: Path, step: int) -> dict[str, Any]:
+  """Sums up for people how the parameters of a step were trained; names no folders.
+
+  Args:
+    workdir: the run's folder.
+    step: the step.
+
+  Returns:
+    What is known, fit for JSON: "version" of this package, "steps" and "pairs" that were seen,
+    "batch_size", "ema_decay", "start" (see `write_start`), "vgg", "data" (for each role the number
+    of images and sizes in pixels), "losses" and "heldout_losses", the last that were logged until
+    then.
+
+  Raises:
+    ValueError: a part of the record is damaged.
+  """
+  config, vgg, versions, start = (
+    _read(workdir / f"{name}.json") for name in ("config", "vgg", "versions", "init")
+  )
+  data = {}
+  for role in ("content", "style"):
+    for part in ("train", "heldout"):
+      listed = _read(workdir / "data" / f"{role}_{part}.json")
+      data[f"{role}_{part}"] = len(listed.get("kept", ()))
+    for size in ("resize", "crop"):
+      data[f"{role}_{size}"] = config.get("data", {}).get(f"{role}_{size}")
+  batch_size = config.get("batch_size", 0)
+  return {
+    "version": versions.get("adaconv_jax"),
+    "steps": step,
+    "pairs": step * batch_size,
+    "batch_size": batch_size,
+    "ema_decay": config.get("ema_decay", 0.0),
+    "start": start or {"seed": config.get("seed")},
+    "vgg": {name: value for name, value in vgg.items() if name != "path"},
+    "data": data,
+    "losses": _last_losses(workdir / "metrics.jsonl", step),
+    "heldout_losses": _last_losses(workdir / "metrics.jsonl", step, heldout=True),
+  }
+
+
+def _read(path: Path) -> Any:
+  """Reads a part of the record; what older runs did not write, or what was not copied, is empty."""
+  try:
+    return json.loads(path.read_text()) if path.exists() else {}
+  except ValueError as error:
+    raise ValueError(f"{path}: a damaged part of a run's record: {error}") from error
+
+
+def _last_losses(path: Path, step: int, *, heldout: bool = False) -> dict[str, float]:
+  """The losses of the last line until `step`, with its step; none where nothing was logged."""
+  last: dict[str, float] = {}
+  for line in path.read_text().splitlines() if path.exists() else ():
+    try:
+      values = json.loads(line)
+    except ValueError:  # cut off when a run was killed
+      continue
+    of_heldout = any(name.startswith("heldout_") for name in values)
+    if of_heldout == heldout and last.get("step", 0) <= values["step"] <= step:
+      last = {name: value for name, value in values.items() if "loss" in name or name == "step"}
+  return last
+
+
 def prepare_images(
-  workdir: Path, role: str, spec: str, *, min_size: int, heldout: int, seed: int
+  workdir: Path, role: str, spec: str, *, min_size: int, heldout: int, names: str, seed: int
 ) -> tuple[Images, Images]:
   """Lists the images of a run once; a run that goes on uses the list of its workdir.
 
@@ -80,27 +148,39 @@ def prepare_images(
     role: "content" or "style".
     spec: a folder or "tfds:..."; see `sources.open_source`.
     min_size: images with a shorter side below this are skipped.
-    heldout: number of images kept out of training for the sample grids; may be 0.
-    seed: chooses them.
+    heldout: number of images kept out of training; may be 0.
+    names: a file that lists them, one name per line, in place of the number; or "".
+    seed: chooses them where they are not listed.
 
   Returns:
-    The training images, and those for the sample grids: the held-out ones, or the first four
-    training images where none are held out.
+    The training images and the held-out ones.
+
+  Raises:
+    ValueError: `spec` or `names` is empty, or names what is not there; a run that goes on has held
+      out others than those that are listed.
+    FileNotFoundError: there is no file `names`.
   """
   if not spec:
     raise ValueError(
       f"config.data.{role}: no {role} images are named; pass --config.data.{role}=FOLDER, or "
       "tfds:DIR[:split]"
     )
+  listed = read_names(names) if names else None
   paths = [workdir / "data" / f"{role}_{part}.json" for part in ("train", "heldout")]
   if all(path.exists() for path in paths):
     train, kept_out = (Manifest.from_json(path.read_text()) for path in paths)
+    if listed is not None and set(listed) != {name for name, _ in kept_out.kept}:
+      raise ValueError(
+        f"config.data.heldout_{role}_names: {workdir} holds a run that has held out other images "
+        f"than those in {names}; use another --workdir"
+      )
   else:
-    train, kept_out = split_heldout(
-      scan(open_source(spec, role=role), role=role, min_size=min_size), heldout, seed
-    )
+    found = scan(open_source(spec, role=role), role=role, min_size=min_size)
+    if listed is None:
+      train, kept_out = split_heldout(found, heldout, seed)
+    else:
+      train, kept_out = split_named(found, listed)
     for path, part in zip(paths, (train, kept_out), strict=True):
       write_text(path, part.to_json())
-  log.info("%s", train.report())
-  shown = kept_out if kept_out.kept else dataclasses.replace(train, kept=train.kept[:4])
-  return Images(train, spec=spec), Images(shown, spec=spec)
+  log.info("%s; %d held out", train.report(), len(kept_out.kept))
+  return Images(train, spec=spec), Images(kept_out, spec=spec)

@@ -18,6 +18,9 @@ def get_config() -> ConfigDict:
   """Returns the config; every number that is not from the paper says so."""
   config = ConfigDict()
   config.seed = 0
+  # A trained model that a new run starts from, with a fresh optimizer: what infer.py's --model
+  # takes. A run that goes on does so from its own checkpoint.
+  config.init_from = ""
   config.batch_size = 8  # over all devices
   config.num_steps = 160_000
   # Steps in which every content is its own style, to teach the decoder to invert VGG first. Not
@@ -38,8 +41,12 @@ def get_config() -> ConfigDict:
   config.data.content = ""  # a folder, or tfds:DIR[:split]
   config.data.style = ""
   config.data.min_size = 256  # skip images with a shorter side below; not in the paper
-  config.data.heldout_content = 4  # kept out of training, for the sample grids
-  config.data.heldout_style = 4  # 0: show training images
+  # Images kept out of training, for sample grids and held-out losses. The seed chooses them, or a
+  # file lists their names, one per line, and then the number is of no importance.
+  config.data.heldout_content = 4
+  config.data.heldout_style = 4
+  config.data.heldout_content_names = ""
+  config.data.heldout_style_names = ""
   config.data.content_resize = 512  # shorter side
   config.data.content_crop = 256
   config.data.style_resize = 512
@@ -62,9 +69,18 @@ def get_config() -> ConfigDict:
   config.optimizer.decay_rate = 5e-5
   config.optimizer.clip_norm = 0.0  # 0: no clipping
 
+  # Decay of a moving average of the parameters, such as 0.999, which is then what is used: by
+  # sample grids, when the workdir is loaded, and when it is exported. 0 keeps none; not in the
+  # papers.
+  config.ema_decay = 0.0
+
   config.log_every_steps = 100
+  # Period of the losses on the held-out images, a few batches; 0 measures none.
+  config.eval_every_steps = 0
   config.sample_every_steps = 2_000
   config.sample_size = 256
+  # Contents and styles in a grid, at most; training images where none are held out.
+  config.sample_images = 4
   config.checkpoint_every_steps = 2_000
   config.keep_last = 3
   config.keep_every_steps = 40_000

@@ -1,10 +1,16 @@
 """Trained models in miniature: random parameters under which images keep inside of [0, 1]."""
 
+import json
+from pathlib import Path
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from adaconv_jax import vgg_weights
-from adaconv_jax.stylizer import Stylizer, init_params, make_model
+from adaconv_jax.checkpoint import Checkpoints
+from adaconv_jax.stylizer import Stylizer, init_params, make_model, model_settings
+from adaconv_jax.training import TrainState
 from adaconv_jax.vgg import VGG
 
 SETTINGS = {
@@ -30,3 +36,19 @@ def small_stylizer(transform: str, seed: int = 0) -> Stylizer:
   last = params["decoder"]["conv1_2"]
   last["kernel"], last["bias"] = last["kernel"] / 10, np.full(3, 0.5, np.float32)
   return Stylizer(params, vgg_weights.load("vgg16")[0], model, VGG("vgg16"))
+
+
+def make_workdir(workdir: Path, stylizers, vgg_path: str = "") -> Path:
+  """What train.py leaves; one checkpoint per stylizer, at steps 100, 200, ..."""
+  model, vgg = stylizers[0].model, stylizers[0].vgg
+  described = model_settings(model)
+  config = described | {"vgg": vgg.arch, "vgg_padding": vgg.padding, "vgg_weights": vgg_path}
+  workdir.mkdir(parents=True)
+  (workdir / "config.json").write_text(json.dumps({"seed": 0, "model": config}))
+  info = vgg_weights.load(vgg.arch, vgg_path or None)[1]
+  (workdir / "vgg.json").write_text(json.dumps(info))
+  with Checkpoints(workdir, keep_last=len(stylizers)) as checkpoints:
+    for index, stylizer in enumerate(stylizers, 1):
+      step, opt_state = jnp.asarray(100 * index), {"m": np.zeros(2)}
+      checkpoints.save(TrainState(step, stylizer.params, opt_state))
+  return workdir

@@ -2,9 +2,10 @@
 
     python tests/small_runs.py FOLDER TRANSFORM BATCH_SIZE [COORDINATOR PROCESSES INDEX]
 
-trains in FOLDER/run on the images of FOLDER and writes the parameters before and after to
-FOLDER/before.npz and FOLDER/after.npz. It descends the gradient itself, where Adam would divide it
-by its own size: of a gradient near zero, Adam's step is decided by rounding.
+trains in FOLDER/run on the images of FOLDER and writes the parameters and their average before and
+after to FOLDER/before.npz and FOLDER/after.npz; it starts from the workdir FOLDER/start where there
+is one. It descends the gradient itself, where Adam would
+divide it by its own size: of a gradient near zero, Adam's step is decided by rounding.
 """  # fmt: skip
 
 import sys
@@ -19,8 +20,10 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import train
+from adaconv_jax.bundle import load_model
 from adaconv_jax.checkpoint import Checkpoints
 from adaconv_jax.stylizer import init_params, make_model
+from adaconv_jax.training import TrainState, create_state
 from configs import adaconv, adain
 
 NUM_STEPS = 4
@@ -54,23 +57,33 @@ def small_config(folder: Path, transform: str = "adain", batch_size: int = 2) ->
   data.style_resize = data.style_crop = 64 if transform == "adaconv" else 16
   config.loss.pixel_weight = 10.0
   config.loss.style_ramp_steps = 2
+  config.ema_decay = 0.9
   config.sample_size = 64
   config.log_every_steps = 1
   config.sample_every_steps = config.checkpoint_every_steps = 100
   return config
 
 
-def trained_params(config, workdir: Path) -> dict[str, np.ndarray]:
-  """The parameters of the newest checkpoint, by path."""
-  template = jax.eval_shape(lambda: initial_params(config))
+def trained_state(config, workdir: Path) -> TrainState:
+  """The state in the newest checkpoint."""
+  tx, *_ = train.make_steps(config, *train.make_networks(config))
+  template = jax.eval_shape(lambda: initial_state(config, tx))
   with Checkpoints(workdir) as checkpoints:
-    return by_path(checkpoints.restore_params(template))
+    restored = checkpoints.restore(template)
+  assert restored is not None
+  return restored
 
 
-def initial_params(config) -> Any:
-  """The parameters that a run of `config` starts from."""
+def initial_state(config, tx) -> TrainState:
+  """The state that a run of `config` starts from."""
   model = make_model(config.model.transform, config.model.settings.to_dict())
-  return init_params(model, jax.random.key(config.seed))
+  params = init_params(model, jax.random.key(config.seed))
+  return create_state(params, tx, average=config.ema_decay > 0)
+
+
+def parameters(state: TrainState) -> dict[str, np.ndarray]:
+  """The parameters and their average, by path."""
+  return by_path({"params": state.params, "averaged": state.averaged})
 
 
 def by_path(tree) -> dict[str, np.ndarray]:
@@ -87,12 +100,18 @@ def main(folder: str, transform: str, batch_size: str, *cluster: str) -> None:
   config.data.content_resize, config.data.content_crop, config.data.style_crop = 64, 48, 64
   config.data.style_resize = 64
   config.optimizer.learning_rate, config.optimizer.clip_norm = 1e-3, 1.0
+  config.data.heldout_content, config.eval_every_steps = 2, 2
   train.make_optimizer = lambda schedule, clip_norm: optax.chain(
     optax.clip_by_global_norm(clip_norm), optax.sgd(schedule, momentum=0.9)
   )
+  before: Any = parameters(initial_state(config, optax.identity()))
+  if (root / "start").exists():
+    config.init_from = str(root / "start")
+    start = load_model(root / "start").params
+    before = parameters(create_state(start, optax.identity(), average=True))
   train.train_and_evaluate(config, root / "run")
-  after: Any = trained_params(config, root / "run")  # by all: Orbax waits for every process
-  before: Any = by_path(initial_params(config))
+  # By all processes: Orbax waits for every one.
+  after: Any = parameters(trained_state(config, root / "run"))
   if jax.process_index() == 0:
     np.savez(root / "before.npz", **before)
     np.savez(root / "after.npz", **after)

@@ -1,6 +1,7 @@
 """Models as files: bundles, workdirs, and the names of shipped models."""
 
 import dataclasses
+import hashlib
 import json
 import subprocess
 import sys
@@ -12,16 +13,16 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 from safetensors.numpy import save, save_file
-from small_models import small_stylizer
+from small_models import make_workdir, small_stylizer
 
 import adaconv_jax
 from adaconv_jax import bundle, vgg_weights
-from adaconv_jax.bundle import find_model, load_model, save_bundle, shipped_models
+from adaconv_jax.bundle import find_model, load_model, load_start, save_bundle, shipped_models
 from adaconv_jax.checkpoint import CheckpointError, Checkpoints
 from adaconv_jax.stylizer import model_settings
-from adaconv_jax.training import TrainState
 from adaconv_jax.vgg import VGG
 from adaconv_jax.vgg_file import read_file, to_params, write_file
+from adaconv_jax.workdir import summarize
 
 PACKAGED_VGG16 = vgg_weights.PACKAGED / "vgg16.safetensors"
 
@@ -220,22 +221,6 @@ def test_vgg_weights_are_known_by_their_values_not_by_their_file(saved, tmp_path
 # Workdirs.
 
 
-def make_workdir(workdir: Path, stylizers, vgg_path: str = "") -> Path:
-  """What train.py leaves; one checkpoint per stylizer, at steps 100, 200, ..."""
-  model, vgg = stylizers[0].model, stylizers[0].vgg
-  described = model_settings(model)
-  config = described | {"vgg": vgg.arch, "vgg_padding": vgg.padding, "vgg_weights": vgg_path}
-  workdir.mkdir(parents=True)
-  (workdir / "config.json").write_text(json.dumps({"seed": 0, "model": config}))
-  info = vgg_weights.load(vgg.arch, vgg_path or None)[1]
-  (workdir / "vgg.json").write_text(json.dumps(info))
-  with Checkpoints(workdir, keep_last=len(stylizers)) as checkpoints:
-    for index, stylizer in enumerate(stylizers, 1):
-      step, opt_state = jnp.asarray(100 * index), {"m": np.zeros(2)}
-      checkpoints.save(TrainState(step, stylizer.params, opt_state))
-  return workdir
-
-
 @pytest.fixture(scope="module")
 def stylizers(stylizer):
   other = jax.tree.map(lambda x: x + np.float32(1), stylizer.params)
@@ -316,6 +301,113 @@ def test_a_workdir_uses_the_vgg_weights_of_its_training(stylizer, other_vgg16, t
     load_model(workdir, vgg_weights=PACKAGED_VGG16)
   found = load_model(workdir, vgg_weights=other_vgg16).vgg_params
   jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+# Export.
+
+
+@pytest.mark.parametrize(
+  ("part", "options", "index", "dtype"),
+  [("", [], 1, np.float16), ("checkpoints/100", ["--dtype", "float32"], 0, np.float32)],
+)
+def test_export_writes_a_checkpoint_as_a_bundle_and_tells_size_and_sha256(
+  workdir, stylizers, part, options, index, dtype, tmp_path, capsys
+):
+  path = tmp_path / "m.safetensors"
+  bundle.main([str(workdir / part), str(path), *options])
+  rounded = jax.tree.map(lambda x: x.astype(dtype).astype(np.float32), stylizers[index].params)
+  assert_same_model(load_model(path), dataclasses.replace(stylizers[index], params=rounded))
+  tensors, metadata = contents(path)
+  assert {tensor.dtype for tensor in tensors.values()} == {np.dtype(dtype)}
+  assert json.loads(metadata["info"])["steps"] == 100 * (1 + index)
+  digest = hashlib.sha256(path.read_bytes()).hexdigest()
+  size = f"{path.stat().st_size / 1e6:.1f} MB"
+  assert capsys.readouterr().out == f"{path}: step {100 * (1 + index)}, {size}, sha256 {digest}\n"
+
+
+def test_exported_bundle_in_another_precision_says_the_same(saved, tmp_path, capsys):
+  bundle.main([str(saved), str(tmp_path / "half.safetensors")])
+  assert contents(tmp_path / "half.safetensors")[1]["info"] == contents(saved)[1]["info"]
+  assert "step 7, " in capsys.readouterr().out
+
+
+def test_export_of_what_cannot_be_used_ends_with_one_message(stylizer, tmp_path):
+  workdir = make_workdir(tmp_path / "run", [stylizer])
+  for path in (workdir / "checkpoints" / "100" / "params").rglob("*"):
+    if path.is_file():
+      path.write_bytes(b"")
+  for source, message in (
+    ("runs/none", "error: model: 'runs/none' is neither"),
+    (str(tmp_path), "error: model: .* has no config.json"),
+    (str(workdir), "error: no usable checkpoint in .*step 100"),
+  ):
+    with pytest.raises(SystemExit, match=message):
+      bundle.main([source, str(tmp_path / "m.safetensors")])
+  assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_export_of_a_damaged_record_is_refused_by_name(stylizer, tmp_path):
+  workdir = make_workdir(tmp_path / "run", [stylizer])
+  (workdir / "versions.json").write_text("{")
+  with pytest.raises(ValueError, match=r"versions\.json: a damaged part of a run's record"):
+    bundle.export(workdir, tmp_path / "m.safetensors")
+
+
+# What a training starts from.
+
+
+def start(source, stylizer, weights=None, **changed):
+  stylizer = dataclasses.replace(stylizer, **changed)
+  return load_start(
+    source, stylizer.model, stylizer.vgg, *vgg_weights.load(stylizer.vgg.arch, weights)
+  )
+
+
+def test_a_training_starts_from_bundles_workdirs_and_checkpoints_and_knows_which(
+  saved, workdir, stylizers
+):
+  digest = hashlib.sha256(saved.read_bytes()).hexdigest()
+  for source, index, identity in (
+    (saved, 0, {"name": "model", "sha256": digest, "info": {"steps": 7}}),
+    (workdir, 1, {"name": "first", "step": 200, "info": summarize(workdir, 200)}),
+    (
+      workdir / "checkpoints" / "100",
+      0,
+      {"name": "first", "step": 100, "info": summarize(workdir, 100)},
+    ),
+  ):
+    params, got = start(source, stylizers[0])
+    jax.tree.map(np.testing.assert_array_equal, params, stylizers[index].params)
+    assert got == identity
+
+
+@pytest.mark.parametrize("source", ["saved", "workdir"])
+def test_a_training_does_not_start_from_another_model(source, stylizer, request):
+  source = request.getfixturevalue(source)
+  wide = dataclasses.replace(stylizer.model, style_dim=16)
+  with pytest.raises(
+    ValueError,
+    match=r"init_from: .*: another model .*: style_dim is 8 there and 16 here, vgg_padding is zero",
+  ):
+    start(source, stylizer, model=wide, vgg=VGG("vgg16", "reflect"))
+  with pytest.raises(ValueError, match="transform is adaconv there and adain here"):
+    start(source, stylizer, model=small_stylizer("adain").model)
+
+
+@pytest.mark.parametrize("source", ["saved", "workdir"])
+def test_a_training_with_other_vgg_weights_is_refused(source, stylizer, other_vgg16, request):
+  source = request.getfixturevalue(source)
+  with pytest.raises(
+    ValueError, match=r"init_from: .* other vgg16 weights .*config\.model\.vgg_weights=FILE"
+  ):
+    start(source, stylizer, weights=other_vgg16)
+
+
+def test_a_start_that_is_not_there_names_the_setting(stylizer, tmp_path):
+  with pytest.raises(ValueError, match=r"^config\.init_from: 'runs/none' is neither"):
+    start("runs/none", stylizer)
+  with pytest.raises(FileNotFoundError, match=r"^config\.init_from: .* has no config\.json"):
+    start(tmp_path, stylizer)
 
 
 # Names.

@@ -1,3 +1,4 @@
+import dataclasses
 import logging
 from pathlib import Path
 from typing import Any
@@ -86,12 +87,56 @@ def test_checkpoint_of_another_shape_is_an_error_that_names_it(tmp_path):
     checkpoints.restore(state(0, size=501))
 
 
+def test_average_comes_back_is_left_out_or_starts_from_the_parameters(tmp_path, caplog):
+  plain, kept = state(1), dataclasses.replace(state(2), averaged=state(7).params)
+  for folder, saved in (("plain", plain), ("kept", kept)):
+    with Checkpoints(tmp_path / folder) as checkpoints:
+      checkpoints.save(saved)
+  for folder, template, expected in (
+    ("kept", kept, state(7)),
+    ("kept", plain, None),
+    ("plain", kept, plain),
+    ("plain", plain, None),
+  ):
+    with caplog.at_level(logging.WARNING), Checkpoints(tmp_path / folder) as checkpoints:
+      restored = checkpoints.restore(template)
+    assert restored is not None and (restored.averaged is None) == (expected is None)
+    if expected is not None:
+      kernels = [params["decoder"]["kernel"] for params in (restored.averaged, expected.params)]
+      np.testing.assert_array_equal(*kernels)
+  assert caplog.messages == ["the average of the parameters starts at step 1, which has none"]
+
+
+def test_parameters_that_are_used_are_the_averaged_ones_of_each_checkpoint(tmp_path):
+  with Checkpoints(tmp_path) as checkpoints:
+    checkpoints.save(state(1))
+    checkpoints.save(dataclasses.replace(state(2), averaged=state(7).params))
+    for step, expected in ((1, state(1)), (2, state(7))):
+      params, _ = checkpoints.restore_params(state(0).params, step) or ({}, 0)
+      np.testing.assert_array_equal(
+        params["decoder"]["kernel"], expected.params["decoder"]["kernel"]
+      )
+
+
+def test_damaged_average_is_noticed_and_the_step_before_is_used(tmp_path):
+  with Checkpoints(tmp_path) as checkpoints:
+    for step in (1, 2):
+      checkpoints.save(dataclasses.replace(state(step), averaged=state(step + 5).params))
+  damage(tmp_path, 2, "averaged")
+  with Checkpoints(tmp_path) as checkpoints:
+    params, step = checkpoints.restore_params(state(0).params) or ({}, 0)
+    restored = checkpoints.restore(dataclasses.replace(state(0), averaged=state(0).params))
+  assert restored is not None and step == restored.step == 1
+  np.testing.assert_array_equal(params["decoder"]["kernel"], state(6).params["decoder"]["kernel"])
+
+
 def test_parameters_restore_without_the_optimizer(tmp_path):
   save(tmp_path, [1, 2])
   with Checkpoints(tmp_path) as checkpoints:
-    newest = checkpoints.restore_params(state(0).params)
-    first = checkpoints.restore_params(state(0).params, step=1)
+    newest, newest_step = checkpoints.restore_params(state(0).params) or ({}, 0)
+    first, first_step = checkpoints.restore_params(state(0).params, step=1) or ({}, 0)
     with pytest.raises(CheckpointError, match=r"step 3.*\[1, 2\]"):
       checkpoints.restore_params(state(0).params, step=3)
+  assert (newest_step, first_step) == (2, 1)
   np.testing.assert_array_equal(newest["decoder"]["kernel"], state(2).params["decoder"]["kernel"])
   np.testing.assert_array_equal(first["decoder"]["kernel"], state(1).params["decoder"]["kernel"])

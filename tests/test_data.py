@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from adaconv_jax import data
-from adaconv_jax.data import CropSpec, make_batches
+from adaconv_jax.data import CropSpec, heldout_batches, make_batches
 from adaconv_jax.images import resize_shorter
 from adaconv_jax.manifest import Images, scan
 from adaconv_jax.sources import open_source
@@ -286,7 +286,7 @@ def test_a_crop_larger_than_the_resized_image_is_an_error(resize, crop):
 
 SCRIPT = """
   import os, pickle, signal, sys, time
-  from adaconv_jax.data import CropSpec, make_batches
+  from adaconv_jax.data import CropSpec, heldout_batches, make_batches
 
   if __name__ == "__main__":
     images = pickle.loads(bytes.fromhex(sys.argv[2]))
@@ -337,3 +337,39 @@ def test_workers_end_when_their_parent_is_killed(tmp_path, content):
 
 def test_workers_outlive_signals_to_the_group_and_end_quietly_with_the_program(tmp_path, content):
   assert run_script(tmp_path, content, "signals") == ("still fed\n", "", 0)
+
+
+def heldout(content, style, **options) -> list[dict[str, np.ndarray]]:
+  crops = {
+    "content_crop": CropSpec(SIDE, CROP, flip=True),
+    "style_crop": CropSpec(SIDE, STYLE_CROP),
+  }
+  return heldout_batches(content, style, **crops, **options)
+
+
+def test_heldout_pairs_have_every_image_cut_from_the_middle_and_fillings_weigh_nothing(
+  content, style
+):
+  batches = heldout(content, style, batch_size=4)
+  assert len(batches) == 2
+  joined = {key: np.concatenate([batch[key] for batch in batches]) for key in batches[0]}
+  assert joined["weight"].tolist() == [1] * CONTENT_COUNT + [0]
+  for role, crop, numbers in (
+    ("content", CROP, [0, 1, 2, 3, 4, 5, 6, 0]),
+    ("style", STYLE_CROP, [100, 101, 102, 103, 104, 100, 101, 100]),
+  ):
+    for image, number in zip(joined[role], numbers, strict=True):
+      width, height = SIZES[number % len(SIZES)]
+      top, left = (height - crop) // 2, (width - crop) // 2
+      expected = map_image(width, height, number)[top : top + crop, left : left + crop]
+      np.testing.assert_array_equal(image, expected)
+
+
+def test_heldout_batches_of_processes_together_are_those_of_one(content, style):
+  parts = [
+    heldout(content, style, batch_size=2, process_index=index, process_count=2) for index in (0, 1)
+  ]
+  together = [
+    {key: np.concatenate([a[key], b[key]]) for key in a} for a, b in zip(*parts, strict=True)
+  ]
+  assert_same(together, heldout(content, style, batch_size=4))

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from adaconv_jax.data import load_images
-from adaconv_jax.manifest import Images, Manifest, scan, split_heldout
+from adaconv_jax.manifest import Images, Manifest, read_names, scan, split_heldout, split_named
 from adaconv_jax.sources import open_source
 
 
@@ -172,9 +172,37 @@ def test_heldout_images_load_as_centre_squares(tmp_path):
   Image.fromarray(pixels).save(tmp_path / "wide.png")
   Image.fromarray(pixels.transpose(1, 0, 2)).save(tmp_path / "high.png")
   Image.new("RGB", (240, 180), (0, 128, 255)).save(tmp_path / "large.png")
-  squares = load_images(Images(scan_folder(tmp_path)), 60)
+  squares = load_images(Images(scan_folder(tmp_path)), 60, 4)
   assert squares.dtype == np.float32 and squares.shape == (3, 60, 60, 3)
   high, large, wide = np.rint(squares * 255).astype(int)
   np.testing.assert_array_equal(wide, pixels[:, 15:75])
   np.testing.assert_array_equal(high, pixels[:, 15:75].transpose(1, 0, 2))
   np.testing.assert_array_equal(large, np.broadcast_to([0, 128, 255], (60, 60, 3)))
+  np.testing.assert_array_equal(load_images(Images(scan_folder(tmp_path)), 60, 2), squares[:2])
+
+
+def test_listed_images_are_held_out_in_the_order_of_the_source():
+  train, heldout = split_named(many(50), ["30.jpg", "7.jpg", "30.jpg"])
+  assert heldout.kept == (("7.jpg", 7), ("30.jpg", 30))
+  assert train.kept == tuple(entry for entry in many(50).kept if entry[1] not in (7, 30))
+
+
+def test_listed_images_that_cannot_be_used_are_named_with_the_reason(folder):
+  add_bad_files(folder)
+  manifest = scan_folder(folder)
+  with pytest.raises(ValueError, match=r"content: 2 of the 3 .* the first: c\.png: not there"):
+    split_named(manifest, ["a.png", "c.png", "d.png"])
+  with pytest.raises(ValueError, match=r"1 of the 1 .*photos, the first: tiny\.png: too small"):
+    split_named(manifest, ["tiny.png"])
+  with pytest.raises(ValueError, match="all 3 usable images are held out; list fewer"):
+    split_named(manifest, GOOD)
+
+
+def test_list_of_names_is_read_with_any_file_name_and_line_ending(tmp_path):
+  path = tmp_path / "names.txt"
+  names = ["a b.png", *GOOD[1:], "not utf-8 \udcff.png"]
+  path.write_bytes("\r\n\n".join([*names, " "]).encode("utf-8", "surrogateescape"))
+  assert read_names(path) == names
+  path.write_text(" \n")
+  with pytest.raises(ValueError, match=r"names\.txt: expected the names of images"):
+    read_names(path)

@@ -1,4 +1,6 @@
+import dataclasses
 import json
+import logging
 import os
 import signal
 import socket
@@ -7,15 +9,33 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
+import optax
 import pytest
 import small_runs
-from small_runs import NUM_STEPS, small_config, trained_params, write_images
+from safetensors import safe_open
+from small_models import make_workdir, small_stylizer
+from small_runs import (
+  NUM_STEPS,
+  by_path,
+  initial_state,
+  small_config,
+  trained_state,
+  write_images,
+)
 
+import adaconv_jax
 import train
 from adaconv_jax import images
+from adaconv_jax.bundle import export, load_model
+from adaconv_jax.data import CropSpec, heldout_batches
+from adaconv_jax.manifest import Images, Manifest
+from adaconv_jax.stylizer import init_params
+from adaconv_jax.training import TrainState, evaluate, make_eval_step, replicate
 from adaconv_jax.vgg_file import read_file, write_file
 from adaconv_jax.vgg_weights import PACKAGED
+from adaconv_jax.workdir import summarize
 
 ROOT = Path(__file__).parents[1]
 
@@ -28,10 +48,11 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def unbroken(folder) -> dict[str, np.ndarray]:
+def unbroken(folder) -> TrainState:
   config = small_config(folder)
+  config.eval_every_steps = 3
   assert train.train_and_evaluate(config, folder / "unbroken") == NUM_STEPS
-  return trained_params(config, folder / "unbroken")
+  return trained_state(config, folder / "unbroken")
 
 
 def run(*args, devices: int = 1, **environment: str) -> subprocess.Popen:
@@ -52,6 +73,10 @@ def finish(*processes: subprocess.Popen) -> list[str]:
   return outputs
 
 
+def metrics_of(workdir: Path) -> list[dict[str, float]]:
+  return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
 def test_run_writes_config_versions_hashes_metrics_and_samples(folder, unbroken):
   workdir = folder / "unbroken"
   assert json.loads((workdir / "config.json").read_text())["batch_size"] == 2
@@ -63,7 +88,7 @@ def test_run_writes_config_versions_hashes_metrics_and_samples(folder, unbroken)
   ]
   names = [{name for name, _ in manifest["kept"]} for manifest in manifests]
   assert [len(kept) for kept in names] == [4, 1] and not names[0] & names[1]
-  metrics = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+  metrics = [line for line in metrics_of(workdir) if "loss" in line]
   assert [m["step"] for m in metrics] == [1, 2, 3, 4]
   assert all(np.isfinite(m["loss"]) for m in metrics)
   assert ["pixel_loss" in m for m in metrics] == [True, True, False, False]
@@ -72,13 +97,40 @@ def test_run_writes_config_versions_hashes_metrics_and_samples(folder, unbroken)
   assert list((workdir / "tensorboard").glob("events.out.tfevents.*"))
 
 
+def test_heldout_losses_are_those_of_the_average_on_the_same_pairs(folder, unbroken):
+  workdir = folder / "unbroken"
+  lines = [line for line in metrics_of(workdir) if "heldout_content_loss" in line]
+  assert [(line["step"], line["pairs_seen"]) for line in lines] == [(3, 6), (4, 8)]
+  config = small_config(folder)
+  content, style = (
+    Images(Manifest.from_json((workdir / "data" / f"{role}_heldout.json").read_text()))
+    for role in ("content", "style")
+  )
+  batches = heldout_batches(
+    content, style, content_crop=CropSpec(32, 16), style_crop=CropSpec(16, 16), batch_size=2
+  )
+  model, vgg = train.make_networks(config)
+  step = make_eval_step(model, vgg, config.loss.style_layers.to_dict())
+  vgg_params = replicate(load_model(workdir).vgg_params)
+  for params, same in ((unbroken.averaged, True), (unbroken.params, False)):
+    losses = evaluate(step, replicate(params), vgg_params, batches)
+    for name, value in losses.items():
+      assert np.isclose(lines[-1][f"heldout_{name}"], value, rtol=1e-5) == same
+
+
+def test_heldout_losses_need_images_that_are_held_out(folder, tmp_path):
+  config = small_config(folder)
+  config.eval_every_steps, config.data.heldout_style = 1, 0
+  with pytest.raises(ValueError, match=r"data\.heldout_style: .* config\.eval_every_steps, got no"):
+    train.train_and_evaluate(config, tmp_path)
+
+
 def test_training_lowers_the_pixel_loss(folder):
   config = small_config(folder)
   config.num_steps = config.reconstruct_steps = 25
   config.optimizer.learning_rate = 1e-3
   train.train_and_evaluate(config, folder / "learns")
-  lines = (folder / "learns" / "metrics.jsonl").read_text().splitlines()
-  pixel = [json.loads(line)["pixel_loss"] for line in lines]
+  pixel = [line["pixel_loss"] for line in metrics_of(folder / "learns")]
   assert np.mean(pixel[-5:]) < 0.8 * np.mean(pixel[:5])
 
 
@@ -90,10 +142,133 @@ def test_interrupted_and_resumed_run_equals_an_unbroken_one_bit_for_bit(
   assert train.train_and_evaluate(config, workdir) == 1
   assert train.train_and_evaluate(config, workdir) == 3
   assert train.train_and_evaluate(config, workdir) == NUM_STEPS
-  resumed = trained_params(config, workdir)
-  assert resumed.keys() == unbroken.keys()
-  for name, value in unbroken.items():
+  resumed, expected = by_path(trained_state(config, workdir)), by_path(unbroken)
+  assert resumed.keys() == expected.keys()
+  for part in ("params", "opt_state", "averaged"):
+    assert any(name.startswith(f".{part}") for name in expected)
+  for name, value in expected.items():
     assert value.tobytes() == resumed[name].tobytes(), name
+
+
+def test_sample_grids_and_loaded_models_use_the_average(folder, unbroken, monkeypatch):
+  config, workdir, shown = small_config(folder), folder / "averaged", []
+  config.num_steps = 1
+  grid = lambda self, step, stylizer, *images: shown.append(stylizer)  # noqa: E731
+  monkeypatch.setattr(train.Progress, "grid", grid)
+  train.train_and_evaluate(config, workdir)
+  state = trained_state(config, workdir)
+  average, latest = by_path(state.averaged), by_path(state.params)
+  for stylizer in (shown[0], load_model(workdir)):
+    for name, value in by_path(stylizer.params).items():
+      assert value.tobytes() == average[name].tobytes()
+  assert any(not np.array_equal(average[name], latest[name]) for name in latest)
+
+
+def test_run_that_kept_no_average_goes_on_with_one_and_without(folder, tmp_path, caplog):
+  config = small_config(folder)
+  for step, decay in enumerate([0.0, 0.9, 0.0], 1):
+    config.num_steps, config.ema_decay = step, decay
+    with caplog.at_level(logging.WARNING, "adaconv_jax"):
+      assert train.train_and_evaluate(config, tmp_path / "run") == step
+    state = trained_state(config, tmp_path / "run")
+    assert (state.averaged is not None) == bool(decay)
+    used = by_path(load_model(tmp_path / "run").params)
+    for name, value in by_path(state.result).items():
+      assert value.tobytes() == used[name].tobytes()
+  assert "the average of the parameters starts at step 1" in caplog.text
+  assert "changed settings: ema_decay" in caplog.text
+
+
+@pytest.mark.parametrize("decay", [1.0, -0.1, float("nan")])
+def test_impossible_decay_is_refused_by_name(folder, decay, tmp_path):
+  config = small_config(folder)
+  config.ema_decay = decay
+  with pytest.raises(ValueError, match=r"config\.ema_decay: expected 0 .* such as 0\.999, got"):
+    train.train_and_evaluate(config, tmp_path)
+
+
+def test_memory_that_the_average_takes_is_in_what_aot_compiles(folder, monkeypatch):
+  config, sizes = small_config(folder), []
+
+  def compile_step(step, state, *_):
+    sizes.append(sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state)))
+    raise ValueError("enough")
+
+  monkeypatch.setattr(train.aot, "tpu_devices", lambda topology: jax.devices()[:1])
+  monkeypatch.setattr(train.aot, "compile_step", compile_step)
+  for config.ema_decay in (0.0, 0.9):
+    with pytest.raises(ValueError, match="enough"):
+      train.compile_ahead(config, "v5e:1x1")
+  params = jax.eval_shape(lambda: initial_state(config, optax.identity())).params
+  assert sizes[1] - sizes[0] == sum(4 * leaf.size for leaf in jax.tree.leaves(params))
+
+
+def test_exported_bundle_draws_the_same_and_tells_how_it_was_trained(folder, unbroken, tmp_path):
+  path, workdir = tmp_path / "small.safetensors", folder / "unbroken"
+  info = dict(export(workdir, path))
+  pictures = np.random.default_rng(0).random((2, 1, 32, 32, 3), np.float32)
+  draw = jax.jit(lambda stylizer, c, s: stylizer.stylize(c, stylizer.encode_style(s)))
+  expected, got = (draw(load_model(model), *pictures) for model in (workdir, path))
+  assert np.ptp(expected) > 0.01
+  np.testing.assert_allclose(got, expected, atol=2e-3)  # float16 has 11 bits
+  with safe_open(path, "numpy") as file:
+    assert json.loads(file.metadata()["info"]) == info
+  line, heldout = metrics_of(workdir)[-2:]
+  recorded = json.loads((workdir / "vgg.json").read_text())
+  assert info.pop("vgg") == {name: recorded[name] for name in recorded.keys() - {"path"}}
+  assert "mean activation 1" in recorded["scaled"]
+  assert info.pop("losses") == {
+    name: line[name] for name in ("step", "loss", "content_loss", "style_loss")
+  }
+  assert info.pop("heldout_losses") == {
+    name: heldout[name] for name in ("step", "heldout_content_loss", "heldout_style_loss")
+  }
+  assert info == {
+    "version": adaconv_jax.__version__,
+    "steps": NUM_STEPS,
+    "pairs": 2 * NUM_STEPS,
+    "batch_size": 2,
+    "ema_decay": 0.9,
+    "start": {"seed": 0},
+    "data": {
+      "content_train": 4, "content_heldout": 1, "content_resize": 32, "content_crop": 16,
+      "style_train": 4, "style_heldout": 1, "style_resize": 16, "style_crop": 16,
+    },
+  }  # fmt: skip
+  assert str(folder) not in json.dumps(info)
+
+
+def test_listed_images_are_held_out_of_a_run(folder, tmp_path):
+  config = small_config(folder)
+  config.num_steps, config.sample_images = 1, 2
+  for role, names in (("content", "0.png 2.png 3.png"), ("style", "4.png")):
+    config.data[f"heldout_{role}_names"] = str(tmp_path / role)
+    (tmp_path / role).write_text("\n".join(names.split()))
+  train.train_and_evaluate(config, tmp_path / "run")
+  data = summarize(tmp_path / "run", 1)["data"]
+  assert [data[f"{role}_heldout"] for role in ("content", "style")] == [3, 1]
+  sheet = images.load(tmp_path / "run" / "samples" / "0000001.png")
+  assert sheet.shape == (64 * 2 + 4, 64 * 3 + 8, 3)  # two of the three contents
+
+
+def test_run_starts_from_a_trained_model_at_step_0_and_goes_on_from_its_own_checkpoint(
+  folder, unbroken
+):
+  config, workdir = small_config(folder), folder / "tuned"
+  config.init_from, config.num_steps, config.ema_decay = str(folder / "unbroken"), 1, 0.0
+  # Adam's first step moves every parameter by the learning rate at most; one that has moments to
+  # go on with, by more or less.
+  assert train.train_and_evaluate(config, workdir) == 1
+  tuned, start = by_path(trained_state(config, workdir).params), workdir / "init.json"
+  moved = [np.abs(tuned[name] - value).max() for name, value in by_path(unbroken.averaged).items()]
+  assert 0.9e-4 < max(moved) < 1.1e-4
+  info = summarize(folder / "unbroken", NUM_STEPS)
+  record = {"name": "unbroken", "step": NUM_STEPS, "info": info}
+  assert json.loads(start.read_text()) == record
+  config.init_from, config.num_steps = "nowhere", 2
+  assert train.train_and_evaluate(config, workdir) == 2
+  assert json.loads(start.read_text()) == summarize(workdir, 2)["start"] == record
+  assert json.loads((folder / "unbroken" / "init.json").read_text()) == {"seed": 0}
 
 
 def test_workdir_of_another_model_is_refused(folder, unbroken):
@@ -182,9 +357,12 @@ def test_eight_devices_train_the_same_parameters_as_one(tmp_path, transform):
 
 
 @pytest.mark.slow
-def test_two_processes_with_two_devices_train_the_same_parameters_as_one(tmp_path):
-  write_images(tmp_path / "one")
-  write_images(tmp_path / "two")
+def test_two_processes_with_two_devices_train_a_model_on_to_the_same_parameters_as_one(tmp_path):
+  stylizer = small_stylizer("adaconv")
+  params = jax.tree.map(np.asarray, init_params(stylizer.model, jax.random.key(7)))
+  for name in ("one", "two"):
+    write_images(tmp_path / name)
+    make_workdir(tmp_path / name / "start", [dataclasses.replace(stylizer, params=params)])
   finish(run(small_runs.__file__, tmp_path / "one", "adaconv", 4))
   with socket.socket() as probe:
     probe.bind(("127.0.0.1", 0))
@@ -196,6 +374,9 @@ def test_two_processes_with_two_devices_train_the_same_parameters_as_one(tmp_pat
     )
   )
   assert_same_training(tmp_path / "one", tmp_path / "two")
+  for name in ("one", "two"):
+    start = json.loads((tmp_path / name / "run" / "init.json").read_text())
+    assert (start["name"], start["step"]) == ("start", 100)
 
 
 def assert_same_training(one: Path, other: Path) -> None:
@@ -203,11 +384,8 @@ def assert_same_training(one: Path, other: Path) -> None:
 
   Rounding makes a thousandth; devices that do not average their gradients differ by the whole.
   """
-  metrics = [
-    [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
-    for folder in (one, other)
-  ]
-  assert len(metrics[0]) == NUM_STEPS
+  metrics = [metrics_of(folder / "run") for folder in (one, other)]
+  assert len(metrics[0]) == NUM_STEPS + 2  # of which two have held-out losses
   for ours, theirs in zip(*metrics, strict=True):
     assert ours.keys() == theirs.keys()
     for name in ours.keys() - {"images_per_second"}:

@@ -1,3 +1,4 @@
+import dataclasses
 from typing import Any
 
 import jax
@@ -78,6 +79,20 @@ def test_batch_that_does_not_divide_over_the_devices_is_refused(monkeypatch):
   assert training.process_batch_size(16) == 8
 
 
+@pytest.mark.parametrize(("decay", "steps"), [(0.9, 200), (0.999, 30)])
+def test_average_weighs_the_parameters_by_powers_of_a_decay_that_grows_to_its_own(decay, steps):
+  values = np.random.default_rng(0).standard_normal(steps)
+  average: Any = {"a": jnp.asarray(1000.0)}
+  for step, value in enumerate(values):
+    average = training.moving_average(
+      average, {"a": jnp.asarray(value)}, jnp.asarray(step, jnp.int32), decay
+    )
+  decays = [min(decay, (1 + step) / (10 + step)) for step in range(steps)]
+  weights = [(1 - decays[i]) * np.prod(decays[i + 1 :]) for i in range(steps)]
+  np.testing.assert_allclose(average["a"], np.dot(weights, values), rtol=1e-4, atol=1e-4)
+  assert np.isclose(sum(weights), 1, atol=1e-7)  # nothing is left of the 1000
+
+
 @pytest.mark.parametrize("transform", ["adain", "adaconv"])
 def test_transfer_loss_is_the_papers_sum(transform):
   stylizer, data = small_stylizer(transform), batch()
@@ -107,6 +122,28 @@ def test_transfer_loss_is_the_papers_sum(transform):
   np.testing.assert_allclose(total, 1.5 * content + 7.0 * 0.5 * style, rtol=1e-4)
 
 
+@pytest.mark.parametrize("transform", ["adain", "adaconv"])
+def test_evaluation_is_the_mean_over_the_pairs_that_have_a_weight(transform):
+  stylizer, (first, second) = small_stylizer(transform), (batch(seed=seed) for seed in (0, 1))
+  loss = jax.jit(training.make_loss(stylizer.model, stylizer.vgg, WEIGHTS, reconstruct=False))
+  means = [loss(stylizer.params, stylizer.vgg_params, data, 0.5)[1] for data in (first, second)]
+  step = training.make_eval_step(stylizer.model, stylizer.vgg, WEIGHTS.layers)
+  params, vgg_params = (training.replicate(tree) for tree in (stylizer.params, stylizer.vgg_params))
+  # A style of the wrong pair would be noticed, a pair of weight 0 as well.
+  mixed = [{k: np.stack([a[k][i], b[k][j]]) for k in a} for a, b, i, j in (
+    (second, first, 0, 0), (first, second, 1, 1)
+  )]  # fmt: skip
+  batches = [
+    data | {"weight": np.asarray(weight, np.float32)}
+    for data, weight in ((first, (1, 1)), (mixed[0], (1, 0)), (mixed[1], (0, 1)))
+  ]
+  got = training.evaluate(step, params, vgg_params, batches)
+  assert got.keys() == {"content_loss", "style_loss"}
+  for name, value in got.items():
+    assert not np.isclose(means[0][name], means[1][name], rtol=1e-3)
+    np.testing.assert_allclose(value, (means[0][name] + means[1][name]) / 2, rtol=1e-4)
+
+
 def test_reconstruction_loss_ignores_the_styles_and_adds_the_pixels():
   stylizer, data = small_stylizer("adain"), batch()
   loss = jax.jit(training.make_loss(stylizer.model, stylizer.vgg, WEIGHTS, reconstruct=True))
@@ -127,14 +164,17 @@ def test_step_moves_all_parameters_ramps_the_style_weight_and_compiles_once(capl
     return 0.0 * step + 1e-3
 
   tx = training.make_optimizer(schedule, 10.0)
-  step = training.make_train_step(model, vgg, tx, schedule, WEIGHTS, reconstruct_steps=1)
+  step = training.make_train_step(
+    model, vgg, tx, schedule, WEIGHTS, reconstruct_steps=1, ema_decay=0.25
+  )
   params = jax.tree.map(jnp.asarray, stylizer.params)
   before = jax.tree.map(np.asarray, params)
-  first = training.TrainState(jnp.ones((), jnp.int32), params, tx.init(params))
+  first = training.create_state(params, tx, average=True)
+  first = dataclasses.replace(first, step=jnp.ones((), jnp.int32))
   state = training.replicate(first)
   vgg_params = training.replicate(stylizer.vgg_params)
-  ramp = []
-  for _ in range(2):
+  ramp, averaged = [], before
+  for decay in (2 / 11, 3 / 12):
     caplog.clear()
     with jax.log_compiles():
       state, metrics = step(state, vgg_params, training.shard(batch(jax.local_device_count())))
@@ -142,6 +182,9 @@ def test_step_moves_all_parameters_ramps_the_style_weight_and_compiles_once(capl
     rest = values["loss"] - WEIGHTS.content * values["content_loss"]
     ramp.append(rest / (WEIGHTS.style * values["style_loss"]))
     assert np.isclose(values["learning_rate"], 1e-3)
+    averaged = jax.tree.map(
+      lambda a, p, decay=decay: decay * a + (1 - decay) * p, averaged, training.fetch(state.params)
+    )
   assert "compil" not in caplog.text  # of the second step
   np.testing.assert_allclose(ramp, [0.25, 0.5], rtol=1e-3)
   after = training.fetch(state)
@@ -151,6 +194,11 @@ def test_step_moves_all_parameters_ramps_the_style_weight_and_compiles_once(capl
     for key in path:
       old = old[key.key]
     assert not np.array_equal(leaf, old), jax.tree_util.keystr(path)
+  jax.tree.map(
+    lambda got, expected: np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-7),
+    after.averaged,
+    averaged,
+  )
 
 
 @pytest.mark.parametrize("config", [adain, adaconv])
