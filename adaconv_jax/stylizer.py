@@ -424,7 +424,8 @@ class Stylizer:
     return jnp.clip(pictures[:, :h, :w], 0, 1)
 
   def _features(self, images: jax.Array, extent: Extent | None = None) -> jax.Array:
-    return one_by_one(lambda x: self._encode(x, extent), images, size=images.shape[1:3])
+    size = (images.shape[1], images.shape[2])
+    return one_by_one(lambda x: self._encode(x, extent), images, size=size)
 
   def _encode(self, images: jax.Array, extent: Extent | None) -> jax.Array:
     def encode(images: jax.Array) -> jax.Array:

@@ -125,7 +125,7 @@ def test_a_picture_in_a_bucket_is_never_in_strips(transform, monkeypatch):
 @pytest.mark.parametrize("styles", [1, 3])
 def test_images_one_by_one_are_those_of_the_batch(transform, styles, monkeypatch):
   stylizer = small_stylizer(transform)
-  rng = np.random.default_rng(0)
+  rng: Any = np.random.default_rng(0)
   content, style = (rng.random((n, 24, 32, 3), np.float32) for n in (3, styles))
 
   def run(stylizer: Stylizer, alpha: float):
@@ -161,7 +161,7 @@ def test_small_images_and_single_ones_stay_together():
 
 def test_gradients_go_through_images_one_by_one(monkeypatch):
   stylizer = small_stylizer("adaconv")
-  rng = np.random.default_rng(0)
+  rng: Any = np.random.default_rng(0)
   content, style = (rng.random((2, 24, 32, 3), np.float32) for _ in range(2))
 
   def loss(content, style):
