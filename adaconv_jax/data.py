@@ -27,7 +27,7 @@ import numpy as np
 from absl import flags
 from PIL import Image
 
-from adaconv_jax.images import decode, resize_shorter, scaled_size, to_float
+from adaconv_jax.images import center_square, decode, scaled_size, to_float
 from adaconv_jax.manifest import Images
 
 # Batches that a worker process keeps ready.
@@ -245,7 +245,5 @@ def load_images(images: Images, size: int) -> np.ndarray:
   squares = np.zeros((len(images), size, size, 3), np.float32)
   for index in range(len(images)):
     name, data = images[index]
-    image = resize_shorter(decode(data, name=name, at_least=size), size)
-    left, top = (image.width - size) // 2, (image.height - size) // 2
-    squares[index] = to_float(image.crop((left, top, left + size, top + size)))
+    squares[index] = to_float(center_square(decode(data, name=name, at_least=size), size))
   return squares
