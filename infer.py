@@ -26,15 +26,22 @@ from adaconv_jax.atomic import replacing
 from adaconv_jax.buckets import Extent, put_in
 from adaconv_jax.bundle import find_model, load_model, shipped_models
 from adaconv_jax.checkpoint import CheckpointError
+from adaconv_jax.command_line import (
+  EXIT_DONE,
+  EXIT_INTERRUPTED,
+  EXIT_SOME_FAILED,
+  EXIT_USAGE,
+  attempt,
+  in_range,
+)
 from adaconv_jax.compilation import keep_compiled
 from adaconv_jax.pairs import Pair, find_pictures, plan_pairs
 from adaconv_jax.stylizer import ContentCode, StyleCode, Stylizer
 
 # How far values may be outside of [0, 1]: more than rounding, less than a wrong range.
 TOLERANCE = 1e-3
-T = TypeVar("T")
 
-EXIT_DONE, EXIT_SOME_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
+T = TypeVar("T")
 
 
 def stylize(
@@ -257,21 +264,21 @@ A file that cannot be read is reported, and the rest is done. Exit code: 0 all d
   )
   add(
     "--alpha",
-    type=_number(float, 0, 1),
+    type=in_range(float, 0, 1),
     default=1.0,
     metavar="A",
     help="strength of the style, 0 to 1; default: %(default)s",
   )
   add(
     "--size",
-    type=_number(int, 1),
+    type=in_range(int, 1),
     metavar="PX",
     help="scale the contents to this many pixels on the shorter side; default: as they are",
   )
-  add("--style-size", type=_number(int, 1), metavar="PX", help="the same for the styles")
+  add("--style-size", type=in_range(int, 1), metavar="PX", help="the same for the styles")
   add(
     "--quality",
-    type=_number(int, 1, 100),
+    type=in_range(int, 1, 100),
     default=95,
     metavar="Q",
     help="of JPEG and WebP outputs, 1 to 100; default: %(default)s",
@@ -283,23 +290,6 @@ A file that cannot be read is reported, and the rest is done. Exit code: 0 all d
     help="the VGG weights that the model was trained with, where they are not found by themselves",
   )
   return parser
-
-
-def _number(kind: type, low: float, high: float = float("inf")):
-  """Makes an argparse type: a number of `kind` from `low` to `high`."""
-  words = {int: "a whole number", float: "a number"}[kind]
-  words += f" of at least {low}" if high == float("inf") else f" from {low} to {high}"
-
-  def parse(text: str):
-    try:
-      value = kind(text)
-    except ValueError:
-      value = None
-    if value is None or not low <= value <= high:
-      raise argparse.ArgumentTypeError(f"expected {words}, got {text!r}")
-    return value
-
-  return parse
 
 
 def _run(stylizer: Stylizer, pairs: list[Pair], args: argparse.Namespace) -> int:
@@ -325,18 +315,7 @@ def _run(stylizer: Stylizer, pairs: list[Pair], args: argparse.Namespace) -> int
 
 
 def _attempt(path: Path, action: Callable[..., T], *args: Any) -> T | None:
-  """Returns `action(path, *args)`; where it fails, reports why and returns None."""
-  try:
-    return action(path, *args)
-  except images.ImageError as error:
-    reason = str(error).removeprefix(f"{path}: ")
-  except OSError as error:
-    reason = error.strerror or str(error)
-  except (MemoryError, jax.errors.JaxRuntimeError) as error:
-    first = next(iter(str(error).splitlines()), "out of memory")
-    reason = f"{first}; a smaller --size or --style-size needs less memory"
-  tqdm.write(f"error: {path}: {reason}", file=sys.stderr)
-  return None
+  return attempt(path, action, path, *args, memory_hint="--size or --style-size")
 
 
 def _read(path: Path, size: int | None) -> np.ndarray:

@@ -218,6 +218,17 @@ def resize_shorter(image: Image.Image, size: int) -> Image.Image:
   return image if scaled == image.size else image.resize(scaled, Image.Resampling.BICUBIC)
 
 
+def center_square(image: Image.Image, size: int) -> Image.Image:
+  """Scales `image` to `size` pixels on its shorter side and cuts the square in the middle.
+
+  Raises:
+    ValueError: `size` is below 1.
+  """
+  image = resize_shorter(image, size)
+  left, top = (image.width - size) // 2, (image.height - size) // 2
+  return image.crop((left, top, left + size, top + size))
+
+
 def scaled_size(size: tuple[int, int], shorter: int) -> tuple[int, int]:
   """Width and height of an image of `size` scaled to `shorter` pixels on its shorter side."""
   scale = shorter / min(size)

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 
-from adaconv_jax.adain import EPS, at_least_float32, channel_stats
+from adaconv_jax.adain import EPS, ChannelStats, at_least_float32, channel_stats
 
 
 def content_loss(features: jax.Array, target: jax.Array) -> jax.Array:
@@ -46,15 +46,37 @@ def style_loss(
   Raises:
     ValueError: a layer of `layer_weights` is missing.
   """
-  total = jnp.zeros(())
-  for layer, weight in layer_weights.items():
+  for layer in layer_weights:
     if layer not in features or layer not in style_features:
       raise ValueError(
         f"layer_weights: {layer!r} is not among the features {sorted(features)} and "
         f"{sorted(style_features)}"
       )
-    ours = channel_stats(features[layer], eps=eps)
-    theirs = channel_stats(style_features[layer], eps=eps)
+  ours, theirs = (
+    {layer: channel_stats(maps[layer], eps=eps) for layer in layer_weights}
+    for maps in (features, style_features)
+  )
+  return statistics_loss(ours, theirs, layer_weights)
+
+
+def statistics_loss(
+  stats: Mapping[str, ChannelStats],
+  style_stats: Mapping[str, ChannelStats],
+  layer_weights: Mapping[str, float],
+) -> jax.Array:
+  """`style_loss` where the statistics of the feature maps are known, as of a style met often.
+
+  Args:
+    stats: the output's channel statistics by layer name.
+    style_stats: the style's.
+    layer_weights: weight of each layer that counts, by name.
+
+  Returns:
+    A scalar.
+  """
+  total = jnp.zeros(())
+  for layer, weight in layer_weights.items():
+    ours, theirs = stats[layer], style_stats[layer]
     difference = jnp.mean((ours.mean - theirs.mean) ** 2) + jnp.mean((ours.std - theirs.std) ** 2)
     total = total + weight * difference
   return total

@@ -5,7 +5,7 @@
 
 Data: MS-COCO 2014 or 2017 training images as contents, WikiArt as styles.
 
-Cost: 280 GFLOP per pair, forward and backward (XLA's count), so 160,000 steps of 8 pairs are
+Cost: 281 GFLOP per pair, forward and backward (XLA's count), so 160,000 steps of 8 pairs are
 3.6e17. A device that sustains 60 TFLOP/s of float32 convolutions, a third of the peak that a TPU
 v5e chip has in bfloat16, would take 1.7 hours; two CPU cores that sustain 0.14 take 30 days. Both
 are this arithmetic and not measurements.

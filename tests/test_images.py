@@ -314,6 +314,13 @@ def test_resize_sets_the_shorter_side_and_keeps_the_aspect(size, expected):
     images.resize_shorter(Image.new("RGB", size), 0)
 
 
+@pytest.mark.parametrize(("size", "box"), [((60, 41), (9, 0, 50, 41)), ((41, 60), (0, 9, 41, 50))])
+def test_the_square_is_that_in_the_middle(size, box):
+  image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), np.uint8))
+  assert images.center_square(image, 41).tobytes() == image.crop(box).tobytes()
+  assert images.center_square(image, 20).size == (20, 20)
+
+
 def test_resize_is_antialiased():
   stripes = np.zeros((64, 64, 3), np.uint8)
   stripes[:, ::2] = 255

@@ -9,7 +9,8 @@ import numpy as np
 from small_models import small_stylizer
 
 import infer
-from adaconv_jax import save_bundle
+from adaconv_jax import evaluate, save_bundle
+from adaconv_jax.evaluation_files import MEANINGS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -42,6 +43,14 @@ def test_infer_lines_are_taken_by_its_parser():
   assert len(lines) >= 2
   for line in lines:
     infer._parser().parse_args(shlex.split(line)[2:])
+
+
+def test_the_evaluation_line_is_taken_by_its_parser_and_every_score_is_explained():
+  (line,) = [line for line in COMMANDS if line.startswith("python -m adaconv_jax.evaluate")]
+  evaluate._parser().parse_args(shlex.split(line)[3:])
+  table = README.partition("\n## Evaluation\n")[2].partition("\n## ")[0]
+  for score in MEANINGS:
+    assert f"`{score}`" in table or f"`{score.partition('_')[0]}_*`" in table, score
 
 
 def test_python_of_the_readme_runs(tmp_path, monkeypatch):
