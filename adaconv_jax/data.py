@@ -27,7 +27,7 @@ import numpy as np
 from absl import flags
 from PIL import Image
 
-from adaconv_jax.images import center_square, decode, scaled_size, to_float
+from adaconv_jax.images import decode, resize_shorter, scaled_size, to_float
 from adaconv_jax.manifest import Images
 
 # Batches that a worker process keeps ready.
