@@ -33,8 +33,8 @@ from adaconv_jax.command_line import (
   EXIT_USAGE,
   attempt,
   in_range,
+  run,
 )
-from adaconv_jax.compilation import keep_compiled
 from adaconv_jax.pairs import Pair, find_pictures, plan_pairs
 from adaconv_jax.stylizer import ContentCode, StyleCode, Stylizer
 
@@ -360,12 +360,7 @@ def _make(
 
 def cli() -> None:
   """Entry point of the console command."""
-  try:
-    keep_compiled()
-  except ValueError as error:
-    print(f"error: {error}", file=sys.stderr)
-    sys.exit(EXIT_USAGE)
-  sys.exit(main())
+  run(main)
 
 
 if __name__ == "__main__":

@@ -4,16 +4,27 @@ import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import jax
 from tqdm import tqdm
 
+from adaconv_jax.compilation import keep_compiled
 from adaconv_jax.images import ImageError
 
 T = TypeVar("T")
 
 EXIT_DONE, EXIT_SOME_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
+
+
+def run(main: Callable[[], int]) -> NoReturn:
+  """Runs `main`, with its compiled programs kept, and exits with the code that it returns."""
+  try:
+    keep_compiled()
+  except ValueError as error:
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(EXIT_USAGE)
+  sys.exit(main())
 
 
 def in_range(kind: type, low: float, high: float = float("inf")) -> Callable[[str], Any]:

@@ -27,7 +27,7 @@ import numpy as np
 from absl import flags
 from PIL import Image
 
-from adaconv_jax.images import decode, resize_shorter, scaled_size, to_float
+from adaconv_jax.images import center_square, decode, scaled_size, to_float
 from adaconv_jax.manifest import Images
 
 # Batches that a worker process keeps ready.
@@ -300,6 +300,5 @@ def heldout_batches(
 def _middle(example: tuple[str, bytes], spec: CropSpec) -> Image.Image:
   """Decodes an image, scales it as `spec` says, and cuts the square in the middle."""
   name, data = example
-  image = resize_shorter(decode(data, name=name, at_least=spec.resize), spec.resize)
-  left, top = (image.width - spec.crop) // 2, (image.height - spec.crop) // 2
-  return image.crop((left, top, left + spec.crop, top + spec.crop))
+  image = decode(data, name=name, at_least=spec.resize)
+  return center_square(image, spec.crop, spec.resize)

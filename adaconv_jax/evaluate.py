@@ -26,8 +26,8 @@ from adaconv_jax.command_line import (
   EXIT_USAGE,
   attempt,
   in_range,
+  run,
 )
-from adaconv_jax.compilation import keep_compiled
 from adaconv_jax.evaluation import (
   Evaluator,
   LossNetwork,
@@ -264,12 +264,7 @@ def _note(
 
 def cli() -> None:
   """Entry point of the command."""
-  try:
-    keep_compiled()
-  except ValueError as error:
-    print(f"error: {error}", file=sys.stderr)
-    sys.exit(EXIT_USAGE)
-  sys.exit(main())
+  run(main)
 
 
 if __name__ == "__main__":

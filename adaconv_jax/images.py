@@ -218,13 +218,18 @@ def resize_shorter(image: Image.Image, size: int) -> Image.Image:
   return image if scaled == image.size else image.resize(scaled, Image.Resampling.BICUBIC)
 
 
-def center_square(image: Image.Image, size: int) -> Image.Image:
-  """Scales `image` to `size` pixels on its shorter side and cuts the square in the middle.
+def center_square(image: Image.Image, size: int, shorter: int | None = None) -> Image.Image:
+  """Scales `image` on its shorter side and cuts the square in the middle.
+
+  Args:
+    image: the image.
+    size: side of the square in pixels.
+    shorter: what the shorter side is scaled to; `size` if None.
 
   Raises:
-    ValueError: `size` is below 1.
+    ValueError: what the shorter side is scaled to is below 1.
   """
-  image = resize_shorter(image, size)
+  image = resize_shorter(image, size if shorter is None else shorter)
   left, top = (image.width - size) // 2, (image.height - size) // 2
   return image.crop((left, top, left + size, top + size))
 
