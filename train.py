@@ -33,11 +33,13 @@ from adaconv_jax import aot, vgg_weights
 from adaconv_jax.bundle import load_start
 from adaconv_jax.checkpoint import CheckpointError, Checkpoints
 from adaconv_jax.compilation import keep_compiled
-from adaconv_jax.data import CropSpec, heldout_batches, load_images, make_batches
+from adaconv_jax.data import CropSpec, make_batches
+from adaconv_jax.heldout import heldout_batches, load_images
+from adaconv_jax.objective import LossWeights, make_style_features
 from adaconv_jax.progress import Progress
+from adaconv_jax.style_cache import StyleCache
 from adaconv_jax.stylizer import Stylizer, TransferModel, init_params, make_model
 from adaconv_jax.training import (
-  LossWeights,
   TrainStep,
   check_ema_decay,
   create_state,
@@ -157,8 +159,12 @@ def train_and_evaluate(config: Any, workdir: Path) -> int:
       seed=config.seed,
       start_step=start_step,
       num_workers=data.num_workers,
+      kept_style_crops=data.kept_style_crops,
     )
     stack.enter_context(contextlib.closing(batches))
+    kept_styles = StyleCache(
+      make_style_features(model, vgg, config.loss.style_layers.to_dict()), vgg_params
+    )
     progress = Progress(
       workdir,
       start_step=start_step,
@@ -171,9 +177,12 @@ def train_and_evaluate(config: Any, workdir: Path) -> int:
     # Loop.
     step = start_step
     while step < config.num_steps:
-      batch = shard(next(batches))
-      train_step = reconstruct_step if step < config.reconstruct_steps else transfer_step
-      state, metrics = train_step(state, replicated_vgg, batch)
+      batch = next(batches)
+      if step < config.reconstruct_steps:
+        train_step, batch = reconstruct_step, {"content": batch["content"]}
+      else:
+        train_step, batch = transfer_step, kept_styles(batch) if data.kept_style_crops else batch
+      state, metrics = train_step(state, replicated_vgg, shard(batch))
       step += 1
       progress.step(step, metrics)
       stopping = stop.reached(step)

@@ -19,15 +19,15 @@ import signal
 import sys
 import threading
 import weakref
-from collections.abc import Iterator
-from typing import Self
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, Self
 
 import grain
 import numpy as np
 from absl import flags
 from PIL import Image
 
-from adaconv_jax.images import center_square, decode, scaled_size, to_float
+from adaconv_jax.images import decode, scaled_size
 from adaconv_jax.manifest import Images
 
 # Batches that a worker process keeps ready.
@@ -57,6 +57,15 @@ class CropSpec:
       )
 
 
+class _Example(NamedTuple):
+  """An image file on its way to a crop: `place` in the list of images, for the `visit`th time."""
+
+  name: str
+  data: bytes
+  place: int
+  visit: int
+
+
 class _ShuffledForever:
   """The images in a random order, and again in another one, without end.
 
@@ -71,9 +80,10 @@ class _ShuffledForever:
   def __len__(self) -> int:
     return sys.maxsize
 
-  def __getitem__(self, index: int) -> tuple[str, bytes]:
+  def __getitem__(self, index: int) -> _Example:
     epoch, position = divmod(index, len(self._images))
-    return self._images[int(_epoch_order(self._seed, epoch, len(self._images))[position])]
+    place = int(_epoch_order(self._seed, epoch, len(self._images))[position])
+    return _Example(*self._images[place], place, epoch)
 
 
 @functools.lru_cache(maxsize=4)  # Content and style, and the next epoch of each.
@@ -81,13 +91,15 @@ def _epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
   return np.random.default_rng((seed, epoch)).permutation(count)
 
 
-def _cut(example: tuple[str, bytes], rng: np.random.Generator, *, spec: CropSpec) -> np.ndarray:
+def _cut(
+  example: _Example | tuple[str, bytes], rng: np.random.Generator, *, spec: CropSpec
+) -> np.ndarray:
   """Decodes an image and cuts a training example from it, `[crop, crop, 3]` uint8.
 
   The pixels are those of `resize_shorter` and a crop, but only the crop is computed, which of a
   common photo costs less than decoding it; the whole would cost more.
   """
-  name, data = example
+  name, data, *_ = example
   image = decode(data, name=name, at_least=spec.resize)
   width, height = scaled_size(image.size, spec.resize)
   left = int(rng.integers(width - spec.crop + 1))
@@ -98,6 +110,14 @@ def _cut(example: tuple[str, bytes], rng: np.random.Generator, *, spec: CropSpec
   if spec.flip and rng.random() < 0.5:
     image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
   return np.asarray(image)
+
+
+def _cut_again(
+  example: _Example, *, spec: CropSpec, crops: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+  """Cuts one of the image's `crops` crops, each in its turn, and tells which of all crops it is."""
+  key = example.place * crops + example.visit % crops
+  return _cut(example, np.random.default_rng((seed, key)), spec=spec), np.asarray(key)
 
 
 def make_batches(
@@ -112,6 +132,7 @@ def make_batches(
   process_index: int = 0,
   process_count: int = 1,
   num_workers: int = 0,
+  kept_style_crops: int = 0,
 ) -> "Batches":
   """Makes the endless sequence of training batches of this process, from `start_step` on.
 
@@ -133,16 +154,25 @@ def make_batches(
     process_count: how many there are.
     num_workers: number of worker processes; 0 decodes in threads of this process. Workers import
       the main module, which therefore must do its work under `if __name__ == "__main__"`.
+    kept_style_crops: cut every style in so many ways only, which come in turns, and number them;
+      0 cuts it in another way at every visit.
 
   Returns:
-    An iterator over {"content": `[batch_size, crop, crop, 3]`, "style": likewise}, uint8. Close it
+    An iterator over {"content": `[batch_size, crop, crop, 3]`, "style": likewise}, uint8, with
+    "style_key" `[batch_size]`, the numbers of the styles' crops, where these are kept. Close it
     when done, or use it in a `with` statement.
 
   Raises:
     ValueError: a number is out of its range. While iterating: an image can no longer be decoded or
       has changed since the scan.
   """
-  _check(batch_size=batch_size, seed=seed, start_step=start_step, num_workers=num_workers)
+  _check(
+    batch_size=batch_size,
+    seed=seed,
+    start_step=start_step,
+    num_workers=num_workers,
+    kept_style_crops=kept_style_crops,
+  )
   if not 0 <= process_index < process_count:
     raise ValueError(
       f"process_index: expected 0 to process_count - 1 = {process_count - 1}, got {process_index}"
@@ -150,8 +180,10 @@ def make_batches(
   seeds = [int(value) for value in np.random.SeedSequence(seed).generate_state(4)]
   examples = grain.experimental.ZipMapDataset(
     [
-      _examples(content, content_crop, *seeds[:2]).batch(batch_size, drop_remainder=True),
-      _examples(style, style_crop, *seeds[2:]).batch(batch_size, drop_remainder=True),
+      _examples(content, content_crop, seeds[:2]).batch(batch_size, drop_remainder=True),
+      _examples(style, style_crop, seeds[2:], kept_style_crops).batch(
+        batch_size, drop_remainder=True
+      ),
     ]
   )
   # Batch k * n + i of the small batches goes to process i of n at step k.
@@ -176,16 +208,19 @@ def _check(*, batch_size: int, **counts: int) -> None:
 
 
 def _examples(
-  images: Images, spec: CropSpec, order_seed: int, crop_seed: int
-) -> grain.MapDataset[np.ndarray]:
+  images: Images, spec: CropSpec, seeds: Sequence[int], kept_crops: int = 0
+) -> grain.MapDataset[Any]:
+  order_seed, crop_seed = seeds
   source = grain.MapDataset.source(_ShuffledForever(images, order_seed))
+  if kept_crops:
+    return source.map(functools.partial(_cut_again, spec=spec, crops=kept_crops, seed=crop_seed))
   return source.random_map(functools.partial(_cut, spec=spec), seed=crop_seed)
 
 
 class Batches(Iterator[dict[str, np.ndarray]]):
   """What `make_batches` returns: iterator, context manager, and owner of the worker processes."""
 
-  def __init__(self, pairs: grain.IterDataset[tuple[np.ndarray, np.ndarray]]):
+  def __init__(self, pairs: grain.IterDataset[tuple[np.ndarray, Any]]):
     # A list, so that closing also lets go of Grain's iterator: one that lives until the
     # interpreter shuts down prints exceptions from its destructor.
     self._iterators = [iter(pairs)]
@@ -195,8 +230,11 @@ class Batches(Iterator[dict[str, np.ndarray]]):
     if not self._iterators:
       raise ValueError("the batches were closed")
     # Copied, because a worker's arrays lie in shared memory that must go away with them.
-    content, style = (np.array(images) for images in next(self._iterators[0]))
-    return {"content": content, "style": style}
+    content, style = next(self._iterators[0])
+    named = {"content": content, "style": style}
+    if isinstance(style, tuple):
+      named["style"], named["style_key"] = style
+    return {name: np.array(values) for name, values in named.items()}
 
   def close(self) -> None:
     """Ends the worker processes or threads; may be called again."""
@@ -230,75 +268,3 @@ def _follow_parent() -> None:
   if parent is not None:
     parent.join()
     os._exit(1)
-
-
-def load_images(images: Images, size: int, at_most: int) -> np.ndarray:
-  """Loads images for sample grids: shorter side to `size`, then the square in the middle.
-
-  Args:
-    images: such as the held-out ones.
-    size: in pixels.
-    at_most: the first ones are loaded, no more than so many.
-
-  Returns:
-    `[k, size, size, 3]`, RGB float32 in [0, 1].
-  """
-  squares = np.zeros((min(len(images), at_most), size, size, 3), np.float32)
-  for index in range(len(squares)):
-    squares[index] = to_float(_middle(images[index], CropSpec(size, size)))
-  return squares
-
-
-def heldout_batches(
-  content: Images,
-  style: Images,
-  *,
-  content_crop: CropSpec,
-  style_crop: CropSpec,
-  batch_size: int,
-  process_index: int = 0,
-  process_count: int = 1,
-) -> list[dict[str, np.ndarray]]:
-  """Makes the batches of this process on which the held-out losses are measured, always the same.
-
-  Pair i is of content i and style i, counted around, so that every image is in a pair. Crops are
-  from the middle, and nothing is flipped. Pairs are repeated to fill up the last batch.
-
-  Args:
-    content: the held-out contents.
-    style: the held-out styles.
-    content_crop: how contents are cut.
-    style_crop: how styles are cut.
-    batch_size: pairs per batch of this process.
-    process_index: which of the processes (hosts) that train together this is.
-    process_count: how many there are.
-
-  Returns:
-    As `make_batches` yields them, each with a "weight" `[batch_size]`: 1, or 0 for what fills up.
-
-  Raises:
-    ValueError: there are no contents or no styles; an image can no longer be decoded.
-  """
-  for role, images in (("content", content), ("style", style)):
-    if not len(images):
-      raise ValueError(
-        f"config.data.heldout_{role}: expected some images for the losses of "
-        "config.eval_every_steps, got none"
-      )
-  pairs, total = max(len(content), len(style)), batch_size * process_count
-  batches = []
-  for first in range(process_index * batch_size, -(-pairs // total) * total, total):
-    mine = range(first, first + batch_size)
-    batch = {
-      role: np.stack([np.asarray(_middle(images[i % pairs % len(images)], crop)) for i in mine])
-      for role, images, crop in (("content", content, content_crop), ("style", style, style_crop))
-    }
-    batches.append(batch | {"weight": np.asarray([i < pairs for i in mine], np.float32)})
-  return batches
-
-
-def _middle(example: tuple[str, bytes], spec: CropSpec) -> Image.Image:
-  """Decodes an image, scales it as `spec` says, and cuts the square in the middle."""
-  name, data = example
-  image = decode(data, name=name, at_least=spec.resize)
-  return center_square(image, spec.crop, spec.resize)

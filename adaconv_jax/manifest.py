@@ -153,7 +153,7 @@ def split_named(manifest: Manifest, names: Sequence[str]) -> tuple[Manifest, Man
   """Takes the images of these names out of the training list.
 
   Returns:
-    The manifests of the training images and of the held-out ones.
+    The manifests of the training images and of the held-out ones, these in the order of `names`.
 
   Raises:
     ValueError: an image is not there or not usable, or none would be left to train on.
@@ -169,7 +169,10 @@ def split_named(manifest: Manifest, names: Sequence[str]) -> tuple[Manifest, Man
     )
   if kept <= set(names):
     raise ValueError(f"{manifest.role}: all {len(kept)} usable images are held out; list fewer")
-  return _split(manifest, set(names))
+  train, heldout = _split(manifest, set(names))
+  entries = {entry[0]: entry for entry in heldout.kept}
+  in_order = tuple(entries[name] for name in dict.fromkeys(names))
+  return train, dataclasses.replace(heldout, kept=in_order)
 
 
 def _split(manifest: Manifest, heldout: set[str]) -> tuple[Manifest, Manifest]:

@@ -1,9 +1,11 @@
-"""The training step: loss, optimizer, and the `pmap` around them. Only this file knows devices."""
+"""The training step: gradient, optimizer, and the `pmap` around them. Only this file knows devices.
 
-import dataclasses
+What is minimized stands in `objective.py`.
+"""
+
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,12 +13,19 @@ import numpy as np
 import optax
 from flax import jax_utils, struct
 
-from adaconv_jax.losses import content_loss, pixel_loss, style_loss
-from adaconv_jax.stylizer import TransferModel, resize
-from adaconv_jax.vgg import ENCODER_LAYER, VGG
+from adaconv_jax.losses import content_loss, statistics_loss
+from adaconv_jax.objective import (
+  LossWeights,
+  Metrics,
+  images_to_float,
+  make_loss,
+  make_style_features,
+  make_transfer,
+)
+from adaconv_jax.stylizer import TransferModel
+from adaconv_jax.vgg import VGG
 
 AXIS = "batch"
-Metrics = dict[str, jax.Array]
 
 
 @struct.dataclass
@@ -43,42 +52,6 @@ class TrainState:
 
 TrainStep = Callable[[TrainState, Any, Mapping[str, Any]], tuple[TrainState, Metrics]]
 EvalStep = Callable[[Any, Any, Mapping[str, Any]], Metrics]
-
-
-class Transfer(NamedTuple):
-  """What the losses of a batch are made of.
-
-  Attributes:
-    output: the stylized contents, RGB.
-    target: what relu4_1 of the output is to be.
-    output_features: VGG's feature maps of the output, by layer.
-    style_features: those of the styles.
-  """
-
-  output: jax.Array
-  target: jax.Array
-  output_features: Mapping[str, jax.Array]
-  style_features: Mapping[str, jax.Array]
-
-
-@dataclasses.dataclass(frozen=True)
-class LossWeights:
-  """Weights of the training loss; see `losses.py` for its terms.
-
-  Attributes:
-    content: weight of the content loss.
-    style: weight of the style loss, the papers' lambda.
-    layers: weight of every layer in the style loss, by name.
-    pixel: weight of the pixel loss while the model learns to reconstruct.
-    style_ramp_steps: steps, counted from the end of the reconstruction phase, over which the style
-      weight grows linearly from zero; 0 starts with the full weight.
-  """
-
-  content: float
-  style: float
-  layers: Mapping[str, float]
-  pixel: float = 0.0
-  style_ramp_steps: int = 0
 
 
 def make_schedule(
@@ -157,73 +130,6 @@ def moving_average(averaged: Any, params: Any, step: jax.Array, decay: float) ->
   return optax.incremental_update(params, averaged, 1 - decay_now)
 
 
-def make_transfer(
-  model: TransferModel, vgg: VGG, style_layers: Mapping[str, float]
-) -> Callable[..., Transfer]:
-  """Builds `transfer(params, vgg_params, content, style) -> Transfer`, of images in [0, 1].
-
-  Args:
-    model: the trained part.
-    vgg: encoder and loss network.
-    style_layers: the layers of the style loss, which are computed, by name.
-  """
-  layers = tuple(dict.fromkeys((*style_layers, ENCODER_LAYER)))
-
-  def features(vgg_params, images, layers=layers) -> Any:
-    return vgg.apply({"params": vgg_params}, images, layers)
-
-  def apply(params, *args, method: str) -> Any:
-    return model.apply({"params": params}, *args, method=method)
-
-  def transfer(params, vgg_params, content, style):
-    if model.style_size:
-      style = resize(style, model.style_size, model.style_size)
-    content_features = features(vgg_params, content, (ENCODER_LAYER,))[ENCODER_LAYER]
-    style_features = features(vgg_params, style)
-    code = apply(params, style_features[ENCODER_LAYER], method="encode_style")
-    target = apply(params, content_features, code, method="content_target")
-    output = apply(params, target, code, method="decode")
-    return Transfer(output, target, features(vgg_params, output), style_features)
-
-  return transfer
-
-
-def _to_float(batch: Mapping[str, Any]) -> tuple[jax.Array, jax.Array]:
-  content, style = (batch[role].astype(jnp.float32) / 255 for role in ("content", "style"))
-  return content, style
-
-
-def make_loss(
-  model: TransferModel, vgg: VGG, weights: LossWeights, *, reconstruct: bool
-) -> Callable[..., tuple[jax.Array, Metrics]]:
-  """Builds `loss(params, vgg_params, batch, style_scale) -> (loss, metrics)`.
-
-  Args:
-    model: the trained part.
-    vgg: encoder and loss network.
-    weights: of the loss terms.
-    reconstruct: take every content as its own style, and the pixel loss in place of the style
-      loss. A decoder that has not first learned to invert VGG's features satisfies the style loss
-      with texture alone and hardly recovers the content, so short runs start this way.
-  """
-  transfer = make_transfer(model, vgg, weights.layers)
-
-  def loss(params, vgg_params, batch, style_scale):
-    content, style = _to_float(batch)
-    done = transfer(params, vgg_params, content, content if reconstruct else style)
-    metrics = {"content_loss": content_loss(done.output_features[ENCODER_LAYER], done.target)}
-    total = weights.content * metrics["content_loss"]
-    if reconstruct:
-      metrics["pixel_loss"] = pixel_loss(done.output, content)
-      total = total + weights.pixel * metrics["pixel_loss"]
-    else:
-      metrics["style_loss"] = style_loss(done.output_features, done.style_features, weights.layers)
-      total = total + weights.style * style_scale * metrics["style_loss"]
-    return total, {"loss": total, **metrics}
-
-  return loss
-
-
 def make_train_step(
   model: TransferModel,
   vgg: VGG,
@@ -288,15 +194,17 @@ def make_eval_step(model: TransferModel, vgg: VGG, style_layers: Mapping[str, fl
     style_layers: weight of every layer in the style loss, by name.
   """
   transfer = make_transfer(model, vgg, style_layers)
+  style_features = make_style_features(model, vgg, style_layers)
 
   def step(params, vgg_params, batch):
-    done = transfer(params, vgg_params, *_to_float(batch))
+    style = style_features(vgg_params, images_to_float(batch["style"]))
+    done = transfer(params, vgg_params, images_to_float(batch["content"]), style)
     # Both losses are means over a batch, here over a batch of each pair alone.
     done = jax.tree.map(lambda x: x[:, None], done)
     losses = {
-      "content_loss": jax.vmap(content_loss)(done.output_features[ENCODER_LAYER], done.target),
-      "style_loss": jax.vmap(functools.partial(style_loss, layer_weights=style_layers))(
-        done.output_features, done.style_features
+      "content_loss": jax.vmap(content_loss)(done.encoded, done.target),
+      "style_loss": jax.vmap(functools.partial(statistics_loss, layer_weights=style_layers))(
+        done.stats, done.style_stats
       ),
     }
     weight = batch["weight"]
@@ -350,10 +258,10 @@ def process_batch_size(batch_size: int, devices: int | None = None) -> int:
   return batch_size // jax.process_count()
 
 
-def shard(batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-  """Splits the leading axis of this process's batch over its local devices."""
+def shard(batch: Mapping[str, Any]) -> dict[str, Any]:
+  """Splits the leading axis of this process's batch, a pytree, over its local devices."""
   devices = jax.local_device_count()
-  return {k: v.reshape(devices, -1, *v.shape[1:]) for k, v in batch.items()}
+  return jax.tree.map(lambda x: x.reshape(devices, -1, *x.shape[1:]), dict(batch))
 
 
 def replicate(tree: Any) -> Any:

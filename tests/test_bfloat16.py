@@ -10,12 +10,12 @@ import optax
 import pytest
 from small_models import small_stylizer
 
-from adaconv_jax import training
+from adaconv_jax import objective
 from adaconv_jax.adain import channel_stats, instance_norm
 from adaconv_jax.vgg import STYLE_LAYERS, VGG
 from configs import adain
 
-WEIGHTS = training.LossWeights(content=1.0, style=10.0, layers=dict.fromkeys(STYLE_LAYERS, 1.0))
+WEIGHTS = objective.LossWeights(content=1.0, style=10.0, layers=dict.fromkeys(STYLE_LAYERS, 1.0))
 
 
 def batch() -> dict[str, np.ndarray]:
@@ -27,7 +27,7 @@ def batch() -> dict[str, np.ndarray]:
 
 
 def make_gradient(stylizer) -> Any:
-  loss = training.make_loss(stylizer.model, stylizer.vgg, WEIGHTS, reconstruct=False)
+  loss = objective.make_loss(stylizer.model, stylizer.vgg, WEIGHTS, reconstruct=False)
   gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))
   return lambda params, vgg_params: gradient(params, vgg_params, batch(), 1.0)
 

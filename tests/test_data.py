@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 
 from adaconv_jax import data
-from adaconv_jax.data import CropSpec, heldout_batches, make_batches
+from adaconv_jax.data import CropSpec, make_batches
+from adaconv_jax.heldout import heldout_batches
 from adaconv_jax.images import resize_shorter
 from adaconv_jax.manifest import Images, scan
 from adaconv_jax.sources import open_source
@@ -98,6 +99,26 @@ def test_every_epoch_has_every_image_once_in_a_new_order(content, style):
     epochs = [tuple(seen[i : i + count]) for i in range(0, len(seen), count)]
     assert all(sorted(epoch) == list(range(first, first + count)) for epoch in epochs)
     assert len(set(epochs)) > 0.8 * len(epochs)
+
+
+def test_kept_style_crops_come_in_turns_and_are_numbered(content, style):
+  batches = take(30, content, style, kept_style_crops=2)
+  anew = take(30, content, style)
+  for batch, other in zip(batches, anew, strict=True):
+    assert batch.keys() == {"content", "style", "style_key"}
+    np.testing.assert_array_equal(batch["content"], other["content"])
+  crops = collections.defaultdict(list)
+  for batch in batches:
+    for image, key in zip(batch["style"], batch["style_key"].tolist(), strict=True):
+      crops[key].append(image)
+  assert sorted(crops) == list(range(2 * STYLE_COUNT))
+  for key, images in crops.items():
+    assert len(images) == 30 * 4 / (2 * STYLE_COUNT)
+    assert all(np.array_equal(image, images[0]) for image in images)
+    assert int(images[0][0, 0, 2]) == 100 + key // 2  # the number of the image
+  assert any(not np.array_equal(crops[2 * i][0], crops[2 * i + 1][0]) for i in range(STYLE_COUNT))
+  later = take(3, content, style, kept_style_crops=2, start_step=7, num_workers=1)
+  assert_same(later, batches[7:10])
 
 
 def test_batches_do_not_depend_on_the_number_of_workers(content, style):
@@ -286,7 +307,7 @@ def test_a_crop_larger_than_the_resized_image_is_an_error(resize, crop):
 
 SCRIPT = """
   import os, pickle, signal, sys, time
-  from adaconv_jax.data import CropSpec, heldout_batches, make_batches
+  from adaconv_jax.data import CropSpec, make_batches
 
   if __name__ == "__main__":
     images = pickle.loads(bytes.fromhex(sys.argv[2]))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from adaconv_jax.data import load_images
+from adaconv_jax.heldout import load_images
 from adaconv_jax.manifest import Images, Manifest, read_names, scan, split_heldout, split_named
 from adaconv_jax.sources import open_source
 
@@ -181,9 +181,9 @@ def test_heldout_images_load_as_centre_squares(tmp_path):
   np.testing.assert_array_equal(load_images(Images(scan_folder(tmp_path)), 60, 2), squares[:2])
 
 
-def test_listed_images_are_held_out_in_the_order_of_the_source():
+def test_listed_images_are_held_out_in_the_order_of_the_list():
   train, heldout = split_named(many(50), ["30.jpg", "7.jpg", "30.jpg"])
-  assert heldout.kept == (("7.jpg", 7), ("30.jpg", 30))
+  assert heldout.kept == (("30.jpg", 30), ("7.jpg", 7))
   assert train.kept == tuple(entry for entry in many(50).kept if entry[1] not in (7, 30))
 
 

@@ -29,7 +29,8 @@ import adaconv_jax
 import train
 from adaconv_jax import images
 from adaconv_jax.bundle import export, load_model
-from adaconv_jax.data import CropSpec, heldout_batches
+from adaconv_jax.data import CropSpec
+from adaconv_jax.heldout import heldout_batches
 from adaconv_jax.manifest import Images, Manifest
 from adaconv_jax.stylizer import init_params
 from adaconv_jax.training import TrainState, evaluate, make_eval_step, replicate

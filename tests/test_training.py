@@ -8,12 +8,12 @@ import optax
 import pytest
 from small_models import SETTINGS, small_stylizer
 
-from adaconv_jax import losses, training
+from adaconv_jax import losses, objective, training
 from adaconv_jax.stylizer import init_params, make_model
 from adaconv_jax.vgg import ENCODER_LAYER, STYLE_LAYERS, VGG
 from configs import adaconv, adain
 
-WEIGHTS = training.LossWeights(
+WEIGHTS = objective.LossWeights(
   content=1.5, style=7.0, layers={"relu1_1": 1.0, "relu4_1": 0.5}, pixel=3.0, style_ramp_steps=4
 )
 
@@ -96,7 +96,7 @@ def test_average_weighs_the_parameters_by_powers_of_a_decay_that_grows_to_its_ow
 @pytest.mark.parametrize("transform", ["adain", "adaconv"])
 def test_transfer_loss_is_the_papers_sum(transform):
   stylizer, data = small_stylizer(transform), batch()
-  loss = training.make_loss(stylizer.model, stylizer.vgg, WEIGHTS, reconstruct=False)
+  loss = objective.make_loss(stylizer.model, stylizer.vgg, WEIGHTS, reconstruct=False)
   total, metrics = jax.jit(loss)(stylizer.params, stylizer.vgg_params, data, 0.5)
 
   @jax.jit
@@ -125,7 +125,7 @@ def test_transfer_loss_is_the_papers_sum(transform):
 @pytest.mark.parametrize("transform", ["adain", "adaconv"])
 def test_evaluation_is_the_mean_over_the_pairs_that_have_a_weight(transform):
   stylizer, (first, second) = small_stylizer(transform), (batch(seed=seed) for seed in (0, 1))
-  loss = jax.jit(training.make_loss(stylizer.model, stylizer.vgg, WEIGHTS, reconstruct=False))
+  loss = jax.jit(objective.make_loss(stylizer.model, stylizer.vgg, WEIGHTS, reconstruct=False))
   means = [loss(stylizer.params, stylizer.vgg_params, data, 0.5)[1] for data in (first, second)]
   step = training.make_eval_step(stylizer.model, stylizer.vgg, WEIGHTS.layers)
   params, vgg_params = (training.replicate(tree) for tree in (stylizer.params, stylizer.vgg_params))
@@ -146,7 +146,7 @@ def test_evaluation_is_the_mean_over_the_pairs_that_have_a_weight(transform):
 
 def test_reconstruction_loss_ignores_the_styles_and_adds_the_pixels():
   stylizer, data = small_stylizer("adain"), batch()
-  loss = jax.jit(training.make_loss(stylizer.model, stylizer.vgg, WEIGHTS, reconstruct=True))
+  loss = jax.jit(objective.make_loss(stylizer.model, stylizer.vgg, WEIGHTS, reconstruct=True))
   total, metrics = loss(stylizer.params, stylizer.vgg_params, data, 1.0)
   other, _ = loss(stylizer.params, stylizer.vgg_params, data | {"style": batch(2, 1)["style"]}, 1.0)
   assert total == other
@@ -206,8 +206,8 @@ def test_published_configs_state_the_operations_that_xla_counts(config):
   settings = config.get_config()
   model = make_model(settings.model.transform, settings.model.settings.to_dict())
   vgg = VGG(settings.model.vgg)
-  weights = training.LossWeights(1.0, 10.0, settings.loss.style_layers.to_dict())
-  loss = training.make_loss(model, vgg, weights, reconstruct=False)
+  weights = objective.LossWeights(1.0, 10.0, settings.loss.style_layers.to_dict())
+  loss = objective.make_loss(model, vgg, weights, reconstruct=False)
   params = jax.eval_shape(lambda key: init_params(model, key), jax.random.key(0))
   image = jnp.zeros((1, 32, 32, 3))
   vgg_params = jax.eval_shape(lambda key: vgg.init(key, image), jax.random.key(0))["params"]
