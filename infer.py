@@ -24,7 +24,6 @@ from tqdm import tqdm
 from adaconv_jax import images
 from adaconv_jax.atomic import replacing
 from adaconv_jax.buckets import Extent, put_in
-from adaconv_jax.bundle import find_model, load_model, shipped_models
 from adaconv_jax.checkpoint import CheckpointError
 from adaconv_jax.command_line import (
   EXIT_DONE,
@@ -35,8 +34,10 @@ from adaconv_jax.command_line import (
   in_range,
   run,
 )
+from adaconv_jax.models import StyleCode
 from adaconv_jax.pairs import Pair, find_pictures, plan_pairs
-from adaconv_jax.stylizer import ContentCode, StyleCode, Stylizer
+from adaconv_jax.stylizer import ContentCode, Stylizer
+from adaconv_jax.trained import DEFAULT_MODEL, find_model, load_model, shipped_models
 
 # How far values may be outside of [0, 1]: more than rounding, less than a wrong range.
 TOLERANCE = 1e-3
@@ -48,7 +49,7 @@ def stylize(
   content: ArrayLike,
   style: ArrayLike,
   *,
-  model: str | Path | Stylizer = "adaconv",
+  model: str | Path | Stylizer = DEFAULT_MODEL,
   alpha: ArrayLike = 1.0,
 ) -> jax.Array:
   """Renders contents in the style of other images.
@@ -256,7 +257,7 @@ A file that cannot be read is reported, and the rest is done. Exit code: 0 all d
   )
   add(
     "--model",
-    default="adaconv",
+    default=DEFAULT_MODEL,
     metavar="NAME|PATH",
     help="a shipped model (in this version: "
     f"{', '.join(shipped_models()) or 'none'}); or a workdir of train.py, a checkpoint in it, or "

@@ -30,15 +30,16 @@ from jax.experimental import multihost_utils
 from ml_collections import config_flags
 
 from adaconv_jax import aot, vgg_weights
-from adaconv_jax.bundle import load_start
 from adaconv_jax.checkpoint import CheckpointError, Checkpoints
 from adaconv_jax.compilation import keep_compiled
 from adaconv_jax.data import CropSpec, make_batches
 from adaconv_jax.heldout import heldout_batches, load_images
+from adaconv_jax.models import TransferModel, init_params, make_model
 from adaconv_jax.objective import LossWeights, make_style_features
 from adaconv_jax.progress import Progress
 from adaconv_jax.style_cache import StyleCache
-from adaconv_jax.stylizer import Stylizer, TransferModel, init_params, make_model
+from adaconv_jax.stylizer import Stylizer
+from adaconv_jax.trained import load_start
 from adaconv_jax.training import (
   TrainStep,
   check_ema_decay,

@@ -17,7 +17,6 @@ from tqdm import tqdm
 from adaconv_jax import images
 from adaconv_jax.artefacts import MIN_SIZE
 from adaconv_jax.atomic import replacing
-from adaconv_jax.bundle import find_model, load_model, shipped_models
 from adaconv_jax.checkpoint import CheckpointError
 from adaconv_jax.command_line import (
   EXIT_DONE,
@@ -52,6 +51,7 @@ from adaconv_jax.evaluation_files import (
 from adaconv_jax.pairs import Picture, find_pictures
 from adaconv_jax.similarity import Spread, spread
 from adaconv_jax.stylizer import Stylizer
+from adaconv_jax.trained import find_model, load_model, shipped_models
 
 
 class Square(NamedTuple):

@@ -19,8 +19,9 @@ from adaconv_jax.adain import ChannelStats, channel_stats
 from adaconv_jax.filters import Array
 from adaconv_jax.images import ImageError
 from adaconv_jax.losses import content_loss, statistics_loss
+from adaconv_jax.models import StyleCode
 from adaconv_jax.similarity import load_lpips, ssim
-from adaconv_jax.stylizer import ContentCode, StyleCode, Stylizer
+from adaconv_jax.stylizer import ContentCode, Stylizer
 from adaconv_jax.vgg import ENCODER_LAYER, STYLE_LAYERS, VGG
 from adaconv_jax.vgg_file import tensors_sha256, to_tensors
 

@@ -18,8 +18,9 @@ from flax.traverse_util import flatten_dict
 from adaconv_jax import __version__, images
 from adaconv_jax.atomic import replacing
 from adaconv_jax.evaluation import SCORES
+from adaconv_jax.models import model_settings
 from adaconv_jax.similarity import Spread
-from adaconv_jax.stylizer import Stylizer, model_settings
+from adaconv_jax.stylizer import Stylizer
 from adaconv_jax.vgg_file import tensors_sha256, to_tensors
 
 # What table and summary have: the scores of pairs, and those of a content in all its styles.

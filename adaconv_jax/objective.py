@@ -9,7 +9,8 @@ import jax.numpy as jnp
 
 from adaconv_jax.adain import ChannelStats, channel_stats
 from adaconv_jax.losses import content_loss, pixel_loss, statistics_loss
-from adaconv_jax.stylizer import TransferModel, resize
+from adaconv_jax.models import TransferModel
+from adaconv_jax.stylizer import resize
 from adaconv_jax.vgg import ENCODER_LAYER, VGG
 
 Metrics = dict[str, jax.Array]

@@ -14,6 +14,7 @@ import optax
 from flax import jax_utils, struct
 
 from adaconv_jax.losses import content_loss, statistics_loss
+from adaconv_jax.models import TransferModel
 from adaconv_jax.objective import (
   LossWeights,
   Metrics,
@@ -22,7 +23,6 @@ from adaconv_jax.objective import (
   make_style_features,
   make_transfer,
 )
-from adaconv_jax.stylizer import TransferModel
 from adaconv_jax.vgg import VGG
 
 AXIS = "batch"

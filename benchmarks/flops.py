@@ -6,7 +6,7 @@ same figure by their own time.
 """
 
 from adaconv_jax.decoder import SCALES
-from adaconv_jax.stylizer import STRIDE, AdaConv, TransferModel
+from adaconv_jax.models import STRIDE, AdaConv, TransferModel
 from adaconv_jax.vgg import ENCODER_LAYER, conv_shapes
 
 

@@ -14,7 +14,8 @@ from PIL import Image
 
 from adaconv_jax import vgg_weights
 from adaconv_jax.images import resize_shorter, to_float
-from adaconv_jax.stylizer import Stylizer, init_params, make_model
+from adaconv_jax.models import init_params, make_model
+from adaconv_jax.stylizer import Stylizer
 from adaconv_jax.vgg import VGG
 
 ROOT = Path(__file__).parents[1]

@@ -15,7 +15,8 @@ import numpy as np
 
 from adaconv_jax.adain import EPS
 from adaconv_jax.decoder import SCALES
-from adaconv_jax.stylizer import AdaConv, Stylizer
+from adaconv_jax.models import AdaConv
+from adaconv_jax.stylizer import Stylizer
 from adaconv_jax.vgg import ENCODER_LAYER, conv_shapes
 
 torch: Any = importlib.import_module("torch")

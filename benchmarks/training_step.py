@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from adaconv_jax import training
-from adaconv_jax.stylizer import make_model
+from adaconv_jax.models import make_model
 from benchmarks import flops
 from benchmarks.case import Case, number_difference
 from benchmarks.inputs import ARCH, pictures, random_stylizer

@@ -29,7 +29,7 @@ def get_config() -> ConfigDict:
 
   config.model = ConfigDict()
   config.model.transform = "adain"
-  config.model.settings = ConfigDict()  # attributes of the class in stylizer.py
+  config.model.settings = ConfigDict()  # attributes of the class in models.py
   config.model.vgg = "vgg19"
   config.model.vgg_weights = ""  # a file of `python -m adaconv_jax.vgg_weights`; "" finds them
   config.model.vgg_padding = "reflect"

@@ -9,7 +9,8 @@ import numpy as np
 
 from adaconv_jax import vgg_weights
 from adaconv_jax.checkpoint import Checkpoints
-from adaconv_jax.stylizer import Stylizer, init_params, make_model, model_settings
+from adaconv_jax.models import init_params, make_model, model_settings
+from adaconv_jax.stylizer import Stylizer
 from adaconv_jax.training import TrainState
 from adaconv_jax.vgg import VGG
 

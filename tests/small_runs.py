@@ -20,9 +20,9 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import train
-from adaconv_jax.bundle import load_model
 from adaconv_jax.checkpoint import Checkpoints
-from adaconv_jax.stylizer import init_params, make_model
+from adaconv_jax.models import init_params, make_model
+from adaconv_jax.trained import load_model
 from adaconv_jax.training import TrainState, create_state
 from configs import adaconv, adain
 

@@ -12,7 +12,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from adaconv_jax.conv import conv
-from adaconv_jax.stylizer import Stylizer, init_params, make_model
+from adaconv_jax.models import init_params, make_model
+from adaconv_jax.stylizer import Stylizer
 from adaconv_jax.vgg import VGG
 from benchmarks import case as cases
 from benchmarks import flops, memory, report, rows, stylizing, timing, training_step

@@ -17,17 +17,8 @@ from adaconv_jax.adain import EPS, ChannelStats
 from adaconv_jax.buckets import Extent
 from adaconv_jax.conv import upsample
 from adaconv_jax.decoder import SCALES, Decoder
-from adaconv_jax.stylizer import (
-  AdaConv,
-  AdaIN,
-  Stylizer,
-  blend,
-  init_params,
-  make_model,
-  model_settings,
-  resize,
-  resize_inside,
-)
+from adaconv_jax.models import AdaConv, AdaIN, blend, init_params, make_model, model_settings
+from adaconv_jax.stylizer import Stylizer, resize, resize_inside
 
 TRANSFORMS = ["adain", "adaconv"]
 GROUPS = (512, 128, 32, 8)

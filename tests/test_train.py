@@ -28,11 +28,12 @@ from small_runs import (
 import adaconv_jax
 import train
 from adaconv_jax import images
-from adaconv_jax.bundle import export, load_model
 from adaconv_jax.data import CropSpec
+from adaconv_jax.export import export
 from adaconv_jax.heldout import heldout_batches
 from adaconv_jax.manifest import Images, Manifest
-from adaconv_jax.stylizer import init_params
+from adaconv_jax.models import init_params
+from adaconv_jax.trained import load_model
 from adaconv_jax.training import TrainState, evaluate, make_eval_step, replicate
 from adaconv_jax.vgg_file import read_file, write_file
 from adaconv_jax.vgg_weights import PACKAGED

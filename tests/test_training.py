@@ -9,7 +9,7 @@ import pytest
 from small_models import SETTINGS, small_stylizer
 
 from adaconv_jax import losses, objective, training
-from adaconv_jax.stylizer import init_params, make_model
+from adaconv_jax.models import init_params, make_model
 from adaconv_jax.vgg import ENCODER_LAYER, STYLE_LAYERS, VGG
 from configs import adaconv, adain
 
