@@ -1,7 +1,18 @@
-"""Programs that several tests compile are compiled once per session."""
+"""Most of the tests' time is compilation: a program is compiled once per session, and quickly."""
+
+import os
 
 import jax
 import pytest
+
+
+def pytest_configure(config):
+  # The same operations without LLVM's optimizations compile in half the time. Slow tests, and
+  # programs that tests start, run what users run.
+  if config.getoption("markexpr") != "slow":
+    os.environ["XLA_FLAGS"] = (
+      f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"
+    )
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -111,6 +111,7 @@ def test_parameters_that_are_used_are_the_averaged_ones_of_each_checkpoint(tmp_p
   with Checkpoints(tmp_path) as checkpoints:
     checkpoints.save(state(1))
     checkpoints.save(dataclasses.replace(state(2), averaged=state(7).params))
+  with Checkpoints(tmp_path) as checkpoints:  # the save may go on until the other one is closed
     for step, expected in ((1, state(1)), (2, state(7))):
       params, _ = checkpoints.restore_params(state(0).params, step) or ({}, 0)
       np.testing.assert_array_equal(

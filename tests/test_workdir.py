@@ -22,7 +22,7 @@ def test_listed_images_are_never_trained_on_also_when_the_run_goes_on(tmp_path):
   for _ in range(2):
     train, heldout = prepare(tmp_path, tmp_path / "run", names=str(names), heldout=1)
     assert names_of(train) == ["0.png", "2.png", "3.png"]
-    assert names_of(heldout) == ["1.png", "4.png"]
+    assert names_of(heldout) == ["4.png", "1.png"]
   train, heldout = prepare(tmp_path, tmp_path / "run", heldout=0)  # as the run has begun
   assert len(train) == 3 and len(heldout) == 2
   names.write_text("4.png\n2.png\n")
