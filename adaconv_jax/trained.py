@@ -84,10 +84,12 @@ def load_start(
   try:
     trained = read_model(source)
     there, here = _describe(trained.model, trained.vgg), _describe(model, vgg)
+    # Another transform has other settings, and nothing is to be said of those.
+    names = there.keys() | here.keys() if there.keys() == here.keys() else ["transform"]
     differing = [
-      f"{name} is {there.get(name)} there and {here.get(name)} here"
-      for name in sorted(there.keys() | here.keys())
-      if there.get(name) != here.get(name)
+      f"{name} is {there[name]} there and {here[name]} here"
+      for name in sorted(names)
+      if there[name] != here[name]
     ]
     if differing:
       raise ValueError(

@@ -102,6 +102,7 @@ def summarize(workdir: Path, step: int) -> dict[str, Any]:
     for size in ("resize", "crop"):
       data[f"{role}_{size}"] = config.get("data", {}).get(f"{role}_{size}")
   batch_size = config.get("batch_size", 0)
+  losses, heldout_losses = _last_losses(workdir / "metrics.jsonl", step)
   return {
     "version": versions.get("adaconv_jax"),
     "steps": step,
@@ -111,8 +112,8 @@ def summarize(workdir: Path, step: int) -> dict[str, Any]:
     "start": start or {"seed": config.get("seed")},
     "vgg": {name: value for name, value in vgg.items() if name != "path"},
     "data": data,
-    "losses": _last_losses(workdir / "metrics.jsonl", step),
-    "heldout_losses": _last_losses(workdir / "metrics.jsonl", step, heldout=True),
+    "losses": losses,
+    "heldout_losses": heldout_losses,
   }
 
 
@@ -124,18 +125,22 @@ def _read(path: Path) -> Any:
     raise ValueError(f"{path}: a damaged part of a run's record: {error}") from error
 
 
-def _last_losses(path: Path, step: int, *, heldout: bool = False) -> dict[str, float]:
-  """The losses of the last line until `step`, with its step; none where nothing was logged."""
-  last: dict[str, float] = {}
+def _last_losses(path: Path, step: int) -> tuple[dict[str, float], dict[str, float]]:
+  """The losses that were logged last until `step`, with their steps: of training, and held-out."""
+  of_training: dict[str, float] = {}
+  of_heldout: dict[str, float] = {}
   for line in path.read_text().splitlines() if path.exists() else ():
     try:
       values = json.loads(line)
     except ValueError:  # cut off when a run was killed
       continue
-    of_heldout = any(name.startswith("heldout_") for name in values)
-    if of_heldout == heldout and last.get("step", 0) <= values["step"] <= step:
-      last = {name: value for name, value in values.items() if "loss" in name or name == "step"}
-  return last
+    losses = {name: value for name, value in values.items() if "loss" in name or name == "step"}
+    heldout = any(name.startswith("heldout_") for name in losses)
+    last = of_heldout if heldout else of_training
+    if last.get("step", 0) <= values["step"] <= step:
+      last.clear()
+      last.update(losses)
+  return of_training, of_heldout
 
 
 def prepare_images(

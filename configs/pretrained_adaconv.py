@@ -3,7 +3,7 @@
     python train.py --config configs/pretrained_adaconv.py --workdir runs/adaconv \
       --config.data.content=PHOTOS --config.data.style=PAINTINGS
 
-9.5 million parameters, 19 MB in half precision, of which the decoder's are 3.5 million. The lists of
+9.5 million parameters, 19 MB in half precision; 3.5 million of them are the decoder's. The lists of
 held-out images are those of `configs/pretrained_adain.py`.
 """
 

@@ -1,13 +1,16 @@
 """Makes the pictures of README and model cards with the models that come with the package.
 
-    pip install -e '.[docs]' && python docs/make_pictures.py
+    pip install -e '.[docs]' && python docs/make_pictures.py [--losses NAME=WORKDIR]
 
 stylized.jpg            README's rows: photograph, painting, and what each model makes of them
 models/NAME.jpg         sheet of a model: photographs across, paintings down
-models/NAME_losses.png  held-out losses over the training, from models/NAME_losses.csv
+models/NAME_losses.png  held-out losses over the training, from models/NAME_losses.csv, which
+                        --losses writes from what the training has logged
 """
 
+import argparse
 import csv
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -36,6 +39,10 @@ README_SIZE = 288
 
 def main() -> None:
   """Writes all pictures, for every shipped model."""
+  parser = argparse.ArgumentParser()
+  parser.add_argument("--losses", metavar="NAME=WORKDIR", action="append", default=[])
+  for name, workdir in (value.split("=", 1) for value in parser.parse_args().losses):
+    write_losses(name, Path(workdir))
   models = {name: load_model(name) for name in shipped_models()}
   save("stylized.jpg", readme_rows(models))
   for name, model in models.items():
@@ -84,6 +91,18 @@ def save(name: str, picture: np.ndarray) -> None:
   """Writes a JPEG below this folder."""
   images.save(DOCS / name, picture, quality=88)
   print(f"docs/{name}: {picture.shape[1]} x {picture.shape[0]}")
+
+
+def write_losses(name: str, workdir: Path) -> None:
+  """Writes the held-out losses that a training has logged as CSV."""
+  lines = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
+  heldout = {line["pairs_seen"]: line for line in lines if "heldout_style_loss" in line}
+  with (DOCS / "models" / f"{name}_losses.csv").open("w", newline="") as file:
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(["pairs_seen", "content_loss", "style_loss"])
+    for pairs, line in sorted(heldout.items()):
+      losses = (line[f"heldout_{loss}_loss"] for loss in ("content", "style"))
+      writer.writerow([pairs, *(f"{loss:.4f}" for loss in losses)])
 
 
 def plot_losses(name: str) -> None:
