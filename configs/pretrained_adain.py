@@ -21,7 +21,7 @@ def get_config() -> ConfigDict:
   """Returns AdaIN's config for a short run with the packaged VGG-16."""
   config: Any = adain.get_config().unlock()
   config.batch_size = 4  # learned more from as many pairs than 8 did
-  config.num_steps = 16_400
+  config.num_steps = 14_000
   config.reconstruct_steps = 1_500
   config.model.vgg = "vgg16"
   config.data.heldout_content = 40

@@ -14,6 +14,7 @@ import numpy as np
 import optax
 import pytest
 import small_runs
+from PIL import Image
 from safetensors import safe_open
 from small_models import make_workdir, small_stylizer
 from small_runs import (
@@ -97,6 +98,26 @@ def test_run_writes_config_versions_hashes_metrics_and_samples(folder, unbroken)
   sheet = images.load(workdir / "samples" / f"{NUM_STEPS:07d}.png")
   assert sheet.shape == (64 * 2 + 4, 64 * 2 + 4, 3)
   assert list((workdir / "tensorboard").glob("events.out.tfevents.*"))
+
+
+def test_kept_style_features_give_the_losses_of_the_images(folder, tmp_path):
+  (tmp_path / "style").mkdir()
+  for path in (folder / "style").iterdir():  # squares have one crop
+    Image.open(path).crop((0, 0, 72, 72)).save(tmp_path / "style" / path.name)
+  losses = []
+  for kept in (0, 1):
+    config = small_config(folder)
+    config.num_steps, config.reconstruct_steps = 3, 1
+    config.data.style = str(tmp_path / "style")
+    config.data.content_resize, config.data.content_crop = 64, 48
+    config.data.style_resize = config.data.style_crop = 64
+    config.data.kept_style_crops = kept
+    train.train_and_evaluate(config, tmp_path / f"kept{kept}")
+    metrics = metrics_of(tmp_path / f"kept{kept}")
+    losses.append([line["style_loss"] for line in metrics if "style_loss" in line])
+  assert len(losses[0]) == 2
+  # Later steps differ more: Adam divides what float16 has rounded by small gradients.
+  np.testing.assert_allclose(losses[1], losses[0], rtol=3e-3)
 
 
 def test_heldout_losses_are_those_of_the_average_on_the_same_pairs(folder, unbroken):
