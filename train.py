@@ -13,10 +13,8 @@ tells whether the training fits into the memory of TPUs that one does not have a
 
 import contextlib
 import functools
-import importlib.util
 import logging
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,7 +24,6 @@ import jax
 import jax.numpy as jnp
 import optax
 from absl import app, flags
-from jax.experimental import multihost_utils
 from ml_collections import config_flags
 
 from adaconv_jax import aot, vgg_weights
@@ -34,6 +31,7 @@ from adaconv_jax.checkpoint import CheckpointError, Checkpoints
 from adaconv_jax.compilation import keep_compiled
 from adaconv_jax.data import CropSpec, make_batches
 from adaconv_jax.heldout import heldout_batches, load_images
+from adaconv_jax.hosts import StopRequest, connect
 from adaconv_jax.models import TransferModel, init_params, make_model
 from adaconv_jax.objective import LossWeights, make_style_features
 from adaconv_jax.progress import Progress
@@ -280,48 +278,6 @@ def compile_ahead(config: Any, topology: str) -> None:
   needs = aot.compile_step(step, state, vgg_params, batch, len(devices))
   print(aot.report(needs, aot.memory_of(topology)))
   aot.check_fit(needs, aot.memory_of(topology))
-
-
-class StopRequest:
-  """Notices SIGTERM (a preempted machine) and Ctrl-C; a second Ctrl-C ends the process at once."""
-
-  def __init__(self):
-    self._asked = False
-    if jax.process_count() == 1:
-      for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, self._ask)
-
-  def _ask(self, number, frame):
-    del frame
-    self._asked = True
-    signal.signal(number, signal.SIG_DFL)
-
-  def reached(self, step: int) -> bool:
-    """Whether to save and stop after `step`; several processes agree on one step."""
-    if jax.process_count() > 1:
-      return multihost_utils.reached_preemption_sync_point(step)
-    return self._asked
-
-
-def connect(distributed: str, coordinator: str | None, processes: int | None, index: int | None):
-  """Joins the processes of several hosts; must come before any other use of JAX.
-
-  Raises:
-    ValueError: only a part of address, number of processes and process number is given.
-  """
-  given = [value is not None for value in (coordinator, processes, index)]
-  if any(given):
-    if not all(given):
-      raise ValueError("--coordinator, --num_processes and --process_id go together")
-    jax.distributed.initialize(coordinator, processes, index)
-  elif distributed == "on" or (distributed == "auto" and _on_cloud_tpu()):
-    jax.distributed.initialize()
-
-
-def _on_cloud_tpu() -> bool:
-  # libtpu alone says little: it is installed to compile for TPUs as well.
-  devices = [*Path("/dev").glob("accel*"), *Path("/dev").glob("vfio/[0-9]*")]
-  return bool(devices) and importlib.util.find_spec("libtpu") is not None
 
 
 def main(argv: list[str]) -> None:

@@ -16,8 +16,8 @@ from adaconv_jax.objective import StyleFeatures, images_to_float
 class StyleCache:
   """Puts features in the place of the style images of batches from `make_batches`.
 
-  A crop's features are computed when it is met first. relu4_1 is kept in float16, half a megabyte
-  for a style of 181 x 181 pixels and one for 256 x 256; its rounding is 5e-4 of the values.
+  A crop's features are computed when it is met first. relu4_1 is kept in float16, one megabyte for
+  a style of 256 x 256; the rounding is 5e-4 of the values.
   """
 
   def __init__(self, style_features: Callable[[Any, Any], StyleFeatures], vgg_params: Any):

@@ -118,7 +118,7 @@ def plot_losses(name: str) -> None:
     title=f"{name}: losses on 40 held-out pairs",
     xlabel="pairs seen, thousands",
     ylabel="loss",
-    yscale="log",
+    ylim=(0, None),
   )
   axes.grid(alpha=0.3, which="both")
   axes.legend()
