@@ -26,10 +26,10 @@ from adaconv_jax.trained import shipped_models
 DOCS = Path(__file__).parent
 EXAMPLES = DOCS.parent / "examples"
 README_PAIRS = (
-  ("astronaut", "night"),
+  ("cat", "night"),
   ("palace", "woodblock"),
-  ("cat", "mosaic"),
-  ("flower", "wash"),
+  ("coffee", "glass"),
+  ("flower", "facets"),
 )
 SHEET_CONTENTS = ("astronaut", "palace", "cat", "coffee", "rocket")
 SHEET_STYLES = ("night", "woodblock", "mosaic", "ink", "glass", "wash", "facets")
