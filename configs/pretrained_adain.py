@@ -7,7 +7,8 @@ The lists of held-out images name those of the shipped model's data, see `docs/m
 with other data, empty `config.data.heldout_content_names` and `config.data.heldout_style_names`.
 
 The settings differ from the published ones because the run sees less than a twentieth of the
-published number of pairs: it first learns to invert VGG, and the style's weight grows over half of the run.
+published number of pairs: it first learns to invert VGG, and the style's weight grows over half of
+the run.
 """
 
 from typing import Any
