@@ -15,10 +15,10 @@ import numpy as np
 from flax import struct
 
 from adaconv_jax import artefacts, vgg_weights
-from adaconv_jax.adain import ChannelStats, channel_stats
+from adaconv_jax.adain import ChannelStats
 from adaconv_jax.filters import Array
 from adaconv_jax.images import ImageError
-from adaconv_jax.losses import content_loss, statistics_loss
+from adaconv_jax.losses import content_loss, layer_stats, statistics_loss
 from adaconv_jax.models import StyleCode
 from adaconv_jax.similarity import load_lpips, ssim
 from adaconv_jax.stylizer import ContentCode, Stylizer
@@ -162,11 +162,7 @@ def _reference(network: LossNetwork, image: jax.Array, *, keep_features: bool) -
   features = network.features(image)
   # A style's feature maps would be 30 MB at 256 x 256.
   kept = features[ENCODER_LAYER] if keep_features else None
-  return Reference(image, kept, _stats(features))
-
-
-def _stats(features: Mapping[str, jax.Array]) -> dict[str, ChannelStats]:
-  return {layer: channel_stats(features[layer]) for layer in LAYER_WEIGHTS}
+  return Reference(image, kept, layer_stats(features, LAYER_WEIGHTS))
 
 
 @jax.jit
@@ -196,7 +192,7 @@ def _measure(
   assert content.features is not None
   scores = {
     "content_loss": content_loss(features[ENCODER_LAYER], content.features),
-    "style_loss": statistics_loss(_stats(features), style.stats, LAYER_WEIGHTS),
+    "style_loss": statistics_loss(layer_stats(features, LAYER_WEIGHTS), style.stats, LAYER_WEIGHTS),
     "style_loss_of_content": statistics_loss(content.stats, style.stats, LAYER_WEIGHTS),
     "ssim": ssim(stylized, content.image),
     "halo": artefacts.halo(stylized, content.image),

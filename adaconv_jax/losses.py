@@ -11,7 +11,7 @@ output t for AdaIN and the content's own features for AdaConv. Squared norms are
 elements, the convention with which the published style weight is 10.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -52,11 +52,15 @@ def style_loss(
         f"layer_weights: {layer!r} is not among the features {sorted(features)} and "
         f"{sorted(style_features)}"
       )
-  ours, theirs = (
-    {layer: channel_stats(maps[layer], eps=eps) for layer in layer_weights}
-    for maps in (features, style_features)
-  )
+  ours, theirs = (layer_stats(maps, layer_weights, eps=eps) for maps in (features, style_features))
   return statistics_loss(ours, theirs, layer_weights)
+
+
+def layer_stats(
+  features: Mapping[str, jax.Array], layers: Iterable[str], *, eps: float = EPS
+) -> dict[str, ChannelStats]:
+  """Computes what `statistics_loss` compares: the channel statistics of `layers`, by name."""
+  return {layer: channel_stats(features[layer], eps=eps) for layer in layers}
 
 
 def statistics_loss(

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from adaconv_jax.adain import ChannelStats, channel_stats
-from adaconv_jax.losses import content_loss, pixel_loss, statistics_loss
+from adaconv_jax.adain import ChannelStats
+from adaconv_jax.losses import content_loss, layer_stats, pixel_loss, statistics_loss
 from adaconv_jax.models import TransferModel
 from adaconv_jax.stylizer import resize
 from adaconv_jax.vgg import ENCODER_LAYER, VGG
@@ -82,7 +82,7 @@ def make_style_features(
     if model.style_size:
       style = resize(style, model.style_size, model.style_size)
     maps: Any = vgg.apply({"params": vgg_params}, style, layers)
-    return StyleFeatures(maps[ENCODER_LAYER], _stats(maps, style_layers))
+    return StyleFeatures(maps[ENCODER_LAYER], layer_stats(maps, style_layers))
 
   return style_features
 
@@ -113,15 +113,11 @@ def make_transfer(
     target = apply(params, content_features, code, method="content_target")
     output = apply(params, target, code, method="decode")
     maps = features(vgg_params, output, layers)
-    return Transfer(output, target, maps[ENCODER_LAYER], _stats(maps, style_layers), style.stats)
+    return Transfer(
+      output, target, maps[ENCODER_LAYER], layer_stats(maps, style_layers), style.stats
+    )
 
   return transfer
-
-
-def _stats(
-  maps: Mapping[str, jax.Array], layers: Mapping[str, float]
-) -> Mapping[str, ChannelStats]:
-  return {layer: channel_stats(maps[layer]) for layer in layers}
 
 
 def images_to_float(images: jax.Array) -> jax.Array:

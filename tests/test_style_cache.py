@@ -6,6 +6,7 @@ import pytest
 from small_models import small_stylizer
 
 from adaconv_jax import objective
+from adaconv_jax.adain import ChannelStats
 from adaconv_jax.style_cache import StyleCache
 from adaconv_jax.vgg import STYLE_LAYERS
 
@@ -50,7 +51,7 @@ def test_features_of_a_crop_are_computed_once():
 
   def features(params, style):
     jax.debug.callback(lambda: traced_for.append(style.shape))
-    stats = objective.ChannelStats(style.mean((1, 2)), style.std((1, 2)))
+    stats = ChannelStats(style.mean((1, 2)), style.std((1, 2)))
     return objective.StyleFeatures(params * style, {"relu1_1": stats})
 
   cache = StyleCache(features, 1e6)
