@@ -233,6 +233,7 @@ def make_steps(
     layers=config.loss.style_layers.to_dict(),
     pixel=config.loss.pixel_weight,
     style_ramp_steps=config.loss.style_ramp_steps,
+    checkerboard=config.loss.checkerboard_weight,
   )
   reconstruct_step, transfer_step = (
     make_train_step(

@@ -8,7 +8,13 @@ import jax
 import jax.numpy as jnp
 
 from adaconv_jax.adain import ChannelStats
-from adaconv_jax.losses import content_loss, layer_stats, pixel_loss, statistics_loss
+from adaconv_jax.losses import (
+  checkerboard_loss,
+  content_loss,
+  layer_stats,
+  pixel_loss,
+  statistics_loss,
+)
 from adaconv_jax.models import TransferModel
 from adaconv_jax.stylizer import resize
 from adaconv_jax.vgg import ENCODER_LAYER, VGG
@@ -27,6 +33,7 @@ class LossWeights:
     pixel: weight of the pixel loss while the model learns to reconstruct.
     style_ramp_steps: steps, counted from the end of the reconstruction phase, over which the style
       weight grows linearly from zero; 0 starts with the full weight.
+    checkerboard: weight of the checkerboard loss after the reconstruction phase; 0 leaves it out.
   """
 
   content: float
@@ -34,6 +41,7 @@ class LossWeights:
   layers: Mapping[str, float]
   pixel: float = 0.0
   style_ramp_steps: int = 0
+  checkerboard: float = 0.0
 
 
 class StyleFeatures(NamedTuple):
@@ -161,6 +169,9 @@ def make_loss(
     else:
       metrics["style_loss"] = statistics_loss(done.stats, done.style_stats, weights.layers)
       total = total + weights.style * style_scale * metrics["style_loss"]
+      if weights.checkerboard:
+        metrics["checkerboard_loss"] = checkerboard_loss(done.output)
+        total = total + weights.checkerboard * metrics["checkerboard_loss"]
     return total, {"loss": total, **metrics}
 
   return loss

@@ -65,6 +65,9 @@ def get_config() -> ConfigDict:
   )
   config.loss.style_ramp_steps = 0  # 0: the full style weight from the start
   config.loss.pixel_weight = 0.0  # in the reconstruction steps only
+  # Against patterns of 2 pixels, which a short run draws on plain surfaces; after the
+  # reconstruction steps. Not in the paper.
+  config.loss.checkerboard_weight = 0.0
 
   config.optimizer = ConfigDict()
   config.optimizer.learning_rate = 1e-4

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from adaconv_jax.losses import content_loss, pixel_loss, style_loss
+from adaconv_jax.losses import checkerboard_loss, content_loss, pixel_loss, style_loss
 
 WEIGHTS = {"relu1_1": 1.0, "relu2_1": 0.25}
 
@@ -125,3 +125,19 @@ def test_a_missing_layer_is_an_error(missing_in):
   del maps[missing_in]["relu2_1"]
   with pytest.raises(ValueError, match=r"layer_weights: 'relu2_1' is not among .*\['relu1_1'\]"):
     style_loss(maps[0], maps[1], WEIGHTS)
+
+
+@pytest.mark.parametrize("direction", ["columns", "rows", "both"])
+@pytest.mark.parametrize(("period", "share"), [(2, 1.0), (4, 1 / 16), (8, np.sin(np.pi / 8) ** 8)])
+def test_checkerboard_loss_is_the_energy_of_patterns_of_two_pixels(direction, period, share):
+  y, x = np.mgrid[:36, :36]  # behind the filter of 5 pixels, whole periods
+  wave = lambda at: np.cos(2 * np.pi * at / period)  # noqa: E731
+  pattern = {"columns": wave(x), "rows": wave(y), "both": wave(x) * wave(y)}[direction]
+  images = np.stack([np.full((36, 36), 0.5), 0.5 + 0.1 * pattern])[..., None].repeat(3, -1)
+  energy = 0.1**2 * np.mean(pattern[:32, :32] ** 2)
+  if (
+    direction == "both"
+  ):  # its own filter passes `share` twice, the two others what is slow as well
+    share = share**2 + 2 * share * np.cos(np.pi / period) ** 8
+  got = checkerboard_loss(jnp.asarray(images, jnp.float32))
+  np.testing.assert_allclose(got, energy * share / 2, rtol=1e-4)

@@ -156,6 +156,34 @@ def test_reconstruction_loss_ignores_the_styles_and_adds_the_pixels():
   )
 
 
+def test_checkerboard_loss_of_the_output_is_added_with_its_weight_but_not_while_reconstructing():
+  stylizer, data = small_stylizer("adain"), batch()
+  weights = dataclasses.replace(WEIGHTS, checkerboard=1e6)
+  totals = {}
+  for weight in (WEIGHTS, weights):
+    loss = jax.jit(objective.make_loss(stylizer.model, stylizer.vgg, weight, reconstruct=False))
+    totals[weight.checkerboard], metrics = loss(stylizer.params, stylizer.vgg_params, data, 1.0)
+  style = jnp.asarray(data["style"], jnp.float32) / 255
+  content = jnp.asarray(data["content"], jnp.float32) / 255
+  features: Any = [
+    stylizer.vgg.apply({"params": stylizer.vgg_params}, x, (ENCODER_LAYER,))
+    for x in (content, style)
+  ]
+  output: Any = stylizer.model.apply(
+    {"params": stylizer.params},
+    *(maps[ENCODER_LAYER] for maps in features),
+  )
+  expected = losses.checkerboard_loss(output)
+  assert expected > 0
+  np.testing.assert_allclose(metrics["checkerboard_loss"], expected, rtol=1e-3)
+  np.testing.assert_allclose(totals[1e6] - totals[0.0], 1e6 * expected, rtol=1e-3)
+  first = objective.make_loss(stylizer.model, stylizer.vgg, weights, reconstruct=True)
+  assert (
+    "checkerboard_loss"
+    not in jax.eval_shape(first, stylizer.params, stylizer.vgg_params, data, 1.0)[1]
+  )
+
+
 def test_step_moves_all_parameters_ramps_the_style_weight_and_compiles_once(caplog):
   model, vgg = make_model("adaconv", SETTINGS["adaconv"]), VGG("vgg16")
   stylizer = small_stylizer("adaconv")
