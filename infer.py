@@ -8,41 +8,33 @@
 
 import argparse
 import functools
-import itertools
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jax.typing import ArrayLike
-from tqdm import tqdm
 
 from adaconv_jax import images
-from adaconv_jax.atomic import replacing
-from adaconv_jax.buckets import Extent, put_in
 from adaconv_jax.checkpoint import CheckpointError
 from adaconv_jax.command_line import (
   EXIT_DONE,
   EXIT_INTERRUPTED,
   EXIT_SOME_FAILED,
   EXIT_USAGE,
-  attempt,
   in_range,
   run,
 )
-from adaconv_jax.models import StyleCode
-from adaconv_jax.pairs import Pair, find_pictures, plan_pairs
-from adaconv_jax.stylizer import ContentCode, Stylizer
+from adaconv_jax.pairs import find_pictures, plan_pairs
+from adaconv_jax.render_files import render_pairs
+from adaconv_jax.rendering import encode, render
+from adaconv_jax.stylizer import Stylizer
 from adaconv_jax.trained import DEFAULT_MODEL, find_model, load_model, shipped_models
 
 # How far values may be outside of [0, 1]: more than rounding, less than a wrong range.
 TOLERANCE = 1e-3
-
-T = TypeVar("T")
 
 
 def stylize(
@@ -85,61 +77,8 @@ def stylize(
     )
   weight = _check_alpha(alpha)
   stylizer = model if isinstance(model, Stylizer) else _load(model)
-  stylized = _render(stylizer, contents, _encode(stylizer, styles), weight)
+  stylized = render(stylizer, contents, encode(stylizer, styles), weight)
   return stylized if content.ndim == 4 else stylized[0]
-
-
-def _encode(stylizer: Stylizer, styles: ArrayLike, extent: Extent | None = None) -> StyleCode:
-  """Encodes `[n, h, w, 3]`; for AdaConv, another size of style costs only a new resize."""
-  fitted = _fit_style(stylizer, styles, extent)
-  # Of a style that was resized, all counts.
-  return _encode_fitted(stylizer, fitted, extent if stylizer.model.style_size is None else None)
-
-
-@jax.jit
-def _fit_style(stylizer: Stylizer, styles: jax.Array, extent: Extent | None) -> jax.Array:
-  return stylizer.fit_style(_to_float(styles), extent)
-
-
-@jax.jit
-def _encode_fitted(stylizer: Stylizer, styles: jax.Array, extent: Extent | None) -> StyleCode:
-  return stylizer.encode_style(styles, extent)
-
-
-@jax.jit
-def _render(
-  stylizer: Stylizer, contents: jax.Array, code: StyleCode, alpha: jax.Array | None
-) -> jax.Array:
-  """Stylizes `[n, h, w, 3]`; `alpha` None is 1, which AdaConv does in half the time."""
-  stylized = stylizer.stylize(_to_float(contents), code, 1.0 if alpha is None else alpha)
-  return _from_float(stylized, contents.dtype)
-
-
-@functools.partial(jax.jit, static_argnames="for_alpha")
-def _encode_content(
-  stylizer: Stylizer, contents: jax.Array, extent: Extent | None, for_alpha: bool
-) -> ContentCode:
-  return stylizer.encode_content(_to_float(contents), for_alpha=for_alpha, extent=extent)
-
-
-@jax.jit
-def _render_encoded(
-  stylizer: Stylizer, content: ContentCode, code: StyleCode, alpha: jax.Array | None
-) -> jax.Array:
-  """The second half of `_render`, for contents that meet many styles; returns uint8."""
-  stylized = stylizer.render(content, code, 1.0 if alpha is None else alpha)
-  return _from_float(stylized, jnp.uint8)
-
-
-def _from_float(stylized: jax.Array, dtype: Any) -> jax.Array:
-  if dtype == jnp.uint8:
-    stylized = jnp.round(stylized * 255)
-  return stylized.astype(dtype)
-
-
-def _to_float(batch: jax.Array) -> jax.Array:
-  scale = 255 if batch.dtype == jnp.uint8 else 1
-  return batch.astype(jnp.float32) / scale
 
 
 def _check_images(name: str, value: ArrayLike) -> jax.Array | np.ndarray:
@@ -221,7 +160,14 @@ def main(argv: list[str] | None = None) -> int:
     print(f"error: {error}", file=sys.stderr)
     return EXIT_USAGE
   try:
-    failed = _run(stylizer, pairs, args)
+    failed = render_pairs(
+      stylizer,
+      pairs,
+      alpha=_check_alpha(args.alpha),
+      size=args.size,
+      style_size=args.style_size,
+      quality=args.quality,
+    )
   except KeyboardInterrupt:
     print("interrupted; what is written so far is whole", file=sys.stderr)
     return EXIT_INTERRUPTED
@@ -291,72 +237,6 @@ A file that cannot be read is reported, and the rest is done. Exit code: 0 all d
     help="the VGG weights that the model was trained with, where they are not found by themselves",
   )
   return parser
-
-
-def _run(stylizer: Stylizer, pairs: list[Pair], args: argparse.Namespace) -> int:
-  """Makes all pairs and reports those that cannot be made; returns their number."""
-  alpha = _check_alpha(args.alpha)
-  codes: dict[Path, StyleCode | None] = {}  # None: the style cannot be used, and that was reported
-  failed = 0
-  with tqdm(total=len(pairs), unit="image", disable=len(pairs) == 1) as bar:
-    for content, group in itertools.groupby(pairs, lambda pair: pair.content):
-      picture = _attempt(content.path, _read_content, args.size, stylizer, alpha is not None)
-      for pair in group:
-        style = pair.style.path
-        if picture is not None and style not in codes:
-          codes[style] = _attempt(style, _read_style, args.style_size, stylizer)
-        code = codes.get(style)
-        if picture is not None and code is not None:
-          done = _attempt(pair.output, _make, stylizer, picture, code, alpha, args.quality)
-        else:
-          done = None
-        failed += done is None
-        bar.update()
-  return failed
-
-
-def _attempt(path: Path, action: Callable[..., T], *args: Any) -> T | None:
-  return attempt(path, action, path, *args, memory_hint="--size or --style-size")
-
-
-def _read(path: Path, size: int | None) -> np.ndarray:
-  """Reads an image file as `[h, w, 3]`, uint8."""
-  picture = images.decode(path.read_bytes(), name=str(path), at_least=size)
-  return np.asarray(picture if size is None else images.resize_shorter(picture, size))
-
-
-def _in_bucket(stylizer: Stylizer, picture: np.ndarray) -> tuple[np.ndarray, Extent | None]:
-  """Makes `[1, h', w', 3]` of `[h, w, 3]`, so that pictures of many sizes share programs."""
-  bucket = stylizer.bucket(*picture.shape[:2])
-  if bucket is None:
-    return picture[None], None
-  return put_in(picture, bucket)[None], Extent(*picture.shape[:2])
-
-
-def _read_content(path: Path, size: int | None, stylizer: Stylizer, for_alpha: bool) -> ContentCode:
-  return _encode_content(stylizer, *_in_bucket(stylizer, _read(path, size)), for_alpha)
-
-
-def _read_style(path: Path, size: int | None, stylizer: Stylizer) -> StyleCode:
-  return _encode(stylizer, *_in_bucket(stylizer, _read(path, size)))
-
-
-def _make(
-  output: Path,
-  stylizer: Stylizer,
-  content: ContentCode,
-  code: StyleCode,
-  alpha: jax.Array | None,
-  quality: int,
-) -> Path:
-  """Makes one image, and puts it to `output` at once or not at all."""
-  stylized = np.asarray(_render_encoded(stylizer, content, code, alpha))[0]
-  if content.extent is not None:
-    height, width = map(int, content.extent)
-    stylized = stylized[:height, :width]
-  with replacing(output) as temporary:
-    images.save(temporary, stylized, quality=quality)
-  return output
 
 
 def cli() -> None:

@@ -16,13 +16,11 @@ import functools
 import logging
 import os
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from absl import app, flags
 from ml_collections import config_flags
 
@@ -30,29 +28,24 @@ from adaconv_jax import aot, vgg_weights
 from adaconv_jax.checkpoint import CheckpointError, Checkpoints
 from adaconv_jax.compilation import keep_compiled
 from adaconv_jax.data import CropSpec, make_batches
+from adaconv_jax.from_config import make_networks, make_steps
 from adaconv_jax.heldout import heldout_batches, load_images
 from adaconv_jax.hosts import StopRequest, connect
-from adaconv_jax.models import TransferModel, init_params, make_model
-from adaconv_jax.objective import LossWeights, make_style_features
+from adaconv_jax.models import init_params
+from adaconv_jax.objective import make_style_features
 from adaconv_jax.progress import Progress
 from adaconv_jax.style_cache import StyleCache
 from adaconv_jax.stylizer import Stylizer
 from adaconv_jax.trained import load_start
 from adaconv_jax.training import (
-  TrainStep,
-  check_ema_decay,
   create_state,
   evaluate,
   fetch,
   make_eval_step,
-  make_optimizer,
-  make_schedule,
-  make_train_step,
   process_batch_size,
   replicate,
   shard,
 )
-from adaconv_jax.vgg import VGG
 from adaconv_jax.workdir import prepare_images, write_record, write_start
 
 log = logging.getLogger("adaconv_jax.train")
@@ -198,58 +191,6 @@ def train_and_evaluate(config: Any, workdir: Path) -> int:
         log.warning("stopped by a signal: saved step %d; the same command goes on from it", step)
         break
   return step
-
-
-def make_networks(config: Any) -> tuple[TransferModel, VGG]:
-  """Builds what `config.model` describes, without weights."""
-  model = make_model(config.model.transform, config.model.settings.to_dict())
-  return model, VGG(config.model.vgg, config.model.vgg_padding, config.model.compute_dtype)
-
-
-def make_steps(
-  config: Any, model: TransferModel, vgg: VGG, devices: Sequence[Any] | None = None
-) -> tuple[optax.GradientTransformation, TrainStep, TrainStep]:
-  """Builds the optimizer and the two training steps, of reconstruction and of transfer.
-
-  Args:
-    config: a ConfigDict as in `configs/`.
-    model: the trained part.
-    vgg: encoder and loss network.
-    devices: what the steps run on; all devices by default.
-  """
-  check_ema_decay(config.ema_decay)
-  optimizer = config.optimizer
-  schedule = make_schedule(
-    optimizer.learning_rate,
-    warmup_steps=optimizer.warmup_steps,
-    decay=optimizer.decay,
-    decay_rate=optimizer.decay_rate,
-    num_steps=config.num_steps,
-  )
-  tx = make_optimizer(schedule, optimizer.clip_norm)
-  weights = LossWeights(
-    content=config.loss.content_weight,
-    style=config.loss.style_weight,
-    layers=config.loss.style_layers.to_dict(),
-    pixel=config.loss.pixel_weight,
-    style_ramp_steps=config.loss.style_ramp_steps,
-    checkerboard=config.loss.checkerboard_weight,
-  )
-  reconstruct_step, transfer_step = (
-    make_train_step(
-      model,
-      vgg,
-      tx,
-      schedule,
-      weights,
-      reconstruct_steps=config.reconstruct_steps,
-      reconstruct=reconstruct,
-      ema_decay=config.ema_decay,
-      devices=devices,
-    )
-    for reconstruct in (True, False)
-  )
-  return tx, reconstruct_step, transfer_step
 
 
 def compile_ahead(config: Any, topology: str) -> None:

@@ -8,13 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from adaconv_jax import training
+from adaconv_jax.from_config import make_steps
 from adaconv_jax.models import make_model
 from benchmarks import flops
 from benchmarks.case import Case, number_difference
 from benchmarks.inputs import ARCH, pictures, random_stylizer
 from benchmarks.stylizing import label
 from configs import adaconv, adain
-from train import make_steps
 
 CONFIGS: dict[str, Any] = {"adain": adain, "adaconv": adaconv}
 TARGETS = {"adain": 1.3, "adaconv": 2.0}

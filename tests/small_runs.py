@@ -20,6 +20,7 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import train
+from adaconv_jax import from_config
 from adaconv_jax.checkpoint import Checkpoints
 from adaconv_jax.models import init_params, make_model
 from adaconv_jax.trained import load_model
@@ -66,7 +67,7 @@ def small_config(folder: Path, transform: str = "adain", batch_size: int = 2) ->
 
 def trained_state(config, workdir: Path) -> TrainState:
   """The state in the newest checkpoint."""
-  tx, *_ = train.make_steps(config, *train.make_networks(config))
+  tx, *_ = from_config.make_steps(config, *from_config.make_networks(config))
   template = jax.eval_shape(lambda: initial_state(config, tx))
   with Checkpoints(workdir) as checkpoints:
     restored = checkpoints.restore(template)
@@ -101,7 +102,7 @@ def main(folder: str, transform: str, batch_size: str, *cluster: str) -> None:
   config.data.style_resize = 64
   config.optimizer.learning_rate, config.optimizer.clip_norm = 1e-3, 1.0
   config.data.heldout_content, config.eval_every_steps = 2, 2
-  train.make_optimizer = lambda schedule, clip_norm: optax.chain(
+  from_config.make_optimizer = lambda schedule, clip_norm: optax.chain(
     optax.clip_by_global_norm(clip_norm), optax.sgd(schedule, momentum=0.9)
   )
   before: Any = parameters(initial_state(config, optax.identity()))

@@ -17,7 +17,7 @@ from PIL import Image
 from small_models import small_stylizer
 
 import infer
-from adaconv_jax import images, save_bundle
+from adaconv_jax import images, render_files, rendering, save_bundle
 from adaconv_jax.stylizer import Stylizer
 from infer import main, stylize
 
@@ -297,9 +297,9 @@ def test_folders_become_all_pairs_each_image_read_and_each_style_encoded_once(
   folder, capsys, adain, monkeypatch
 ):
   read, encoded = [], []
-  decode, encode = images.decode, infer._encode
+  decode, encode = images.decode, render_files.encode
   monkeypatch.setattr(images, "decode", lambda d, **k: read.append(k["name"]) or decode(d, **k))
-  monkeypatch.setattr(infer, "_encode", lambda *args: encoded.append(1) or encode(*args))
+  monkeypatch.setattr(render_files, "encode", lambda *args: encoded.append(1) or encode(*args))
   assert main(["--content", "c", "--style", "s/ink.png", "s", "--output", "out"]) == 0
   assert "4/4" in capsys.readouterr().err
   names = {f"{content}--{style}.png" for content in ("cat", "dog") for style in ("dots", "ink")}
@@ -316,8 +316,8 @@ def odd_sizes(folder, *sizes):
 
 
 def compilations():
-  names = ("_fit_style", "_encode_fitted", "_encode_content", "_render_encoded")
-  functions: Any = [getattr(infer, name) for name in names]
+  names = ("_fit_style", "_encode_fitted", "encode_content", "render_encoded")
+  functions: Any = [getattr(rendering, name) for name in names]
   return [function._cache_size() for function in functions]
 
 
@@ -347,7 +347,7 @@ def test_a_picture_of_an_odd_size_becomes_what_stylize_makes(folder, adain, alph
 
 def test_a_picture_that_is_rendered_in_strips_keeps_its_size(adain):
   large = np.zeros((1600, 1500, 3), np.uint8)
-  batch, extent = infer._in_bucket(adain, large)
+  batch, extent = render_files._in_bucket(adain, large)
   assert batch.shape == (1, 1600, 1500, 3) and extent is None
 
 
@@ -381,8 +381,8 @@ def test_bad_files_are_reported_and_the_rest_is_done(folder, capsys):
 
 def test_sizes_are_those_of_the_shorter_side(folder, monkeypatch):
   shapes = []
-  encode = infer._encode
-  monkeypatch.setattr(infer, "_encode", lambda s, x, e: shapes.append(e) or encode(s, x, e))
+  encode = render_files.encode
+  monkeypatch.setattr(render_files, "encode", lambda s, x, e: shapes.append(e) or encode(s, x, e))
   sizes = ("--size", "8", "--style-size", "32")
   assert main(["--content", "c/cat.png", "--style", "s/ink.png", "--output", "o.png", *sizes]) == 0
   assert pixels("o.png").shape == (8, 12, 3) and shapes == [(32, 48)]
@@ -414,7 +414,7 @@ def test_an_interrupted_run_goes_on_with_what_is_missing(folder, capsys, monkeyp
 
 
 def test_ctrl_c_leaves_whole_files_only(folder, capsys, monkeypatch):
-  render, calls = infer._render_encoded, []
+  render, calls = render_files.render_encoded, []
 
   def interrupted(*args):
     calls.append(1)
@@ -422,7 +422,7 @@ def test_ctrl_c_leaves_whole_files_only(folder, capsys, monkeypatch):
       raise KeyboardInterrupt
     return render(*args)
 
-  monkeypatch.setattr(infer, "_render_encoded", interrupted)
+  monkeypatch.setattr(render_files, "render_encoded", interrupted)
   code, _, errors = run(capsys, "--content", "c", "--style", "s", "--output", "out")
   assert code == 130 and errors == ["interrupted; what is written so far is whole"]
   assert [path.name for path in Path("out").iterdir()] == ["cat--dots.png"]
@@ -431,7 +431,7 @@ def test_ctrl_c_leaves_whole_files_only(folder, capsys, monkeypatch):
 def test_an_image_that_does_not_fit_into_memory_does_not_stop_the_others(
   folder, capsys, monkeypatch
 ):
-  render, calls = infer._render_encoded, []
+  render, calls = render_files.render_encoded, []
 
   def too_large(*args):
     calls.append(1)
@@ -439,7 +439,7 @@ def test_an_image_that_does_not_fit_into_memory_does_not_stop_the_others(
       raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory\nmore\nlines")
     return render(*args)
 
-  monkeypatch.setattr(infer, "_render_encoded", too_large)
+  monkeypatch.setattr(render_files, "render_encoded", too_large)
   code, _, errors = run(capsys, "--content", "c", "--style", "s/ink.png", "--output", "out")
   assert (
     code == 1 and "error: out/cat--ink.png: RESOURCE_EXHAUSTED: out of memory; a sm" in errors[0]

@@ -28,7 +28,7 @@ from small_runs import (
 
 import adaconv_jax
 import train
-from adaconv_jax import images
+from adaconv_jax import from_config, images
 from adaconv_jax.data import CropSpec
 from adaconv_jax.export import export
 from adaconv_jax.heldout import heldout_batches
@@ -132,7 +132,7 @@ def test_heldout_losses_are_those_of_the_average_on_the_same_pairs(folder, unbro
   batches = heldout_batches(
     content, style, content_crop=CropSpec(32, 16), style_crop=CropSpec(16, 16), batch_size=2
   )
-  model, vgg = train.make_networks(config)
+  model, vgg = from_config.make_networks(config)
   step = make_eval_step(model, vgg, config.loss.style_layers.to_dict())
   vgg_params = replicate(load_model(workdir).vgg_params)
   for params, same in ((unbroken.averaged, True), (unbroken.params, False)):
