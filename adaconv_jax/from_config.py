@@ -43,7 +43,7 @@ def make_steps(
     decay_rate=optimizer.decay_rate,
     num_steps=config.num_steps,
   )
-  tx = make_optimizer(schedule, optimizer.clip_norm)
+  tx = make_optimizer(schedule, optimizer.clip_norm, optimizer.style_rate)
   weights = LossWeights(
     content=config.loss.content_weight,
     style=config.loss.style_weight,

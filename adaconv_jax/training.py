@@ -82,10 +82,34 @@ def make_schedule(
   return lambda step: decayed(step) * jnp.minimum(1.0, (step + 1) / warmup_steps)
 
 
-def make_optimizer(schedule: optax.Schedule, clip_norm: float) -> optax.GradientTransformation:
-  """Adam on `schedule`; gradients are clipped to the global norm `clip_norm`, 0 for no clipping."""
+def make_optimizer(
+  schedule: optax.Schedule, clip_norm: float, style_rate: float = 1.0
+) -> optax.GradientTransformation:
+  """Builds the optimizer: Adam.
+
+  Args:
+    schedule: the learning rate.
+    clip_norm: global norm to which gradients are clipped; 0 for no clipping.
+    style_rate: factor of the learning rate of all but the decoder: AdaConv's style encoder and
+      kernel predictors. Their layers add up thousands of inputs, most of them positive, so that one
+      step of Adam moves what they predict much further than the decoder's.
+
+  Raises:
+    ValueError: `style_rate` is not above 0.
+  """
+  if style_rate <= 0:
+    raise ValueError(f"config.optimizer.style_rate: expected a number above 0, got {style_rate}")
   clip = optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity()
-  return optax.chain(clip, optax.adam(schedule))
+  if style_rate == 1:
+    return optax.chain(clip, optax.adam(schedule))
+
+  def not_decoder(params):
+    return {
+      name: jax.tree.map(lambda _, name=name: name != "decoder", part)
+      for name, part in params.items()
+    }
+
+  return optax.chain(clip, optax.adam(schedule), optax.masked(optax.scale(style_rate), not_decoder))
 
 
 def check_ema_decay(decay: float) -> None:

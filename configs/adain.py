@@ -75,6 +75,8 @@ def get_config() -> ConfigDict:
   config.optimizer.decay = "inverse_time"
   config.optimizer.decay_rate = 5e-5
   config.optimizer.clip_norm = 0.0  # 0: no clipping
+  # Factor of the learning rate of AdaConv's style encoder and kernel predictors; 1 as published.
+  config.optimizer.style_rate = 1.0
 
   # Decay of a moving average of the parameters, such as 0.999, which is then what is used: by
   # sample grids, when the workdir is loaded, and when it is exported. 0 keeps none; not in the

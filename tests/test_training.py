@@ -122,6 +122,24 @@ def test_transfer_loss_is_the_papers_sum(transform):
   np.testing.assert_allclose(total, 1.5 * content + 7.0 * 0.5 * style, rtol=1e-4)
 
 
+def test_style_rate_scales_the_steps_of_all_but_the_decoder():
+  params = small_stylizer("adaconv").params
+  grads = jax.tree.map(jnp.ones_like, params)
+  tx, plain = (training.make_optimizer(lambda _: 0.1, 10.0, rate) for rate in (0.25, 1.0))
+  updates: Any = tx.update(grads, tx.init(params), params)[0]
+  expected: Any = plain.update(grads, plain.init(params), params)[0]
+  assert set(updates) == {"decoder", "style_encoder", *(f"predictors_{i}" for i in range(4))}
+  for name, part in updates.items():
+    factor = 1 if name == "decoder" else 0.25
+    jax.tree.map(lambda a, b, f=factor: np.testing.assert_allclose(a, f * b), part, expected[name])
+
+
+@pytest.mark.parametrize("rate", [0.0, -1.0])
+def test_a_style_rate_that_is_not_above_zero_is_refused_by_name(rate):
+  with pytest.raises(ValueError, match="optimizer.style_rate.*above 0"):
+    training.make_optimizer(lambda _: 0.1, 10.0, rate)
+
+
 @pytest.mark.parametrize("transform", ["adain", "adaconv"])
 def test_evaluation_is_the_mean_over_the_pairs_that_have_a_weight(transform):
   stylizer, (first, second) = small_stylizer(transform), (batch(seed=seed) for seed in (0, 1))
