@@ -90,9 +90,9 @@ def make_optimizer(
   Args:
     schedule: the learning rate.
     clip_norm: global norm to which gradients are clipped; 0 for no clipping.
-    style_rate: factor of the learning rate of all but the decoder: AdaConv's style encoder and
-      kernel predictors. Their layers add up thousands of inputs, most of them positive, so that one
-      step of Adam moves what they predict much further than the decoder's.
+    style_rate: factor of the learning rate of AdaConv's style encoder and predictors of spatial
+      kernels. Their layers add up thousands of inputs, in the encoder most of them positive, so
+      that one step of Adam moves what they predict much further than the other layers'.
 
   Raises:
     ValueError: `style_rate` is not above 0.
@@ -103,13 +103,12 @@ def make_optimizer(
   if style_rate == 1:
     return optax.chain(clip, optax.adam(schedule))
 
-  def not_decoder(params):
-    return {
-      name: jax.tree.map(lambda _, name=name: name != "decoder", part)
-      for name, part in params.items()
-    }
+  def is_slow(params):
+    return jax.tree_util.tree_map_with_path(
+      lambda path, _: path[0].key == "style_encoder" or path[1].key == "spatial", params
+    )
 
-  return optax.chain(clip, optax.adam(schedule), optax.masked(optax.scale(style_rate), not_decoder))
+  return optax.chain(clip, optax.adam(schedule), optax.masked(optax.scale(style_rate), is_slow))
 
 
 def check_ema_decay(decay: float) -> None:
@@ -179,7 +178,9 @@ def make_train_step(
     schedule: its learning rate, reported among the metrics.
     weights: of the loss terms.
     reconstruct_steps: length of the reconstruction phase, where the style's ramp starts.
-    reconstruct: build the step of the reconstruction phase.
+    reconstruct: build the step of the reconstruction phase, which moves the decoder alone. An
+      AdaConv's style encoder would learn to tell the styles apart no more: to a decoder that cannot
+      yet draw, their differences are noise.
     ema_decay: of the moving average; 0 for a state that keeps none.
     devices: what it runs on; all devices by default.
   """
@@ -195,7 +196,12 @@ def make_train_step(
     grads, metrics = jax.lax.pmean((grads, metrics), AXIS)
     metrics["gradient_norm"] = optax.tree.norm(grads)
     metrics["learning_rate"] = schedule(state.step)
+    updates: Any
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
+    if reconstruct:
+      updates = {
+        k: part if k == "decoder" else optax.tree.zeros_like(part) for k, part in updates.items()
+      }
     params = optax.apply_updates(state.params, updates)
     averaged = None
     if ema_decay:

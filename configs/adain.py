@@ -23,8 +23,8 @@ def get_config() -> ConfigDict:
   config.init_from = ""
   config.batch_size = 8  # over all devices
   config.num_steps = 160_000
-  # Steps in which every content is its own style, to teach the decoder to invert VGG first. Not
-  # in the paper; for runs much shorter than its own.
+  # Steps in which every content is its own style and only the decoder learns, to invert VGG first.
+  # Not in the paper; for runs much shorter than its own.
   config.reconstruct_steps = 0
 
   config.model = ConfigDict()
@@ -75,7 +75,7 @@ def get_config() -> ConfigDict:
   config.optimizer.decay = "inverse_time"
   config.optimizer.decay_rate = 5e-5
   config.optimizer.clip_norm = 0.0  # 0: no clipping
-  # Factor of the learning rate of AdaConv's style encoder and kernel predictors; 1 as published.
+  # Factor of the learning rate of AdaConv's style encoder and predictors of spatial kernels.
   config.optimizer.style_rate = 1.0
 
   # Decay of a moving average of the parameters, such as 0.999, which is then what is used: by

@@ -36,7 +36,6 @@ def get_config() -> ConfigDict:
   config.loss.style_weight = 10.0
   config.loss.style_ramp_steps = 4_000
   config.loss.checkerboard_weight = 3000.0
-  # With the decoder's rate the style's descriptor shrank to a twentieth within some hundred steps
-  # and told styles apart no more.
+  # With the decoder's rate the descriptor told styles apart no more after some hundred steps.
   config.optimizer.style_rate = 0.1
   return config.lock()
