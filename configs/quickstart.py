@@ -17,8 +17,8 @@ def get_config() -> ConfigDict:
   """Returns AdaConv's config, small, and with the example images and the packaged VGG-16."""
   config: Any = adaconv.get_config().unlock()
   config.batch_size = 4
-  config.num_steps = 320
-  config.reconstruct_steps = 140
+  config.num_steps = 480
+  config.reconstruct_steps = 240
   config.model.vgg = "vgg16"
   config.model.settings.update({"style_dim": 64, "encoder_width": 128, "style_size": 96})
   config.data.content = "examples/content"
@@ -36,7 +36,9 @@ def get_config() -> ConfigDict:
   config.loss.style_layers.update({"relu3_1": 0.3, "relu4_1": 0.1})
   config.loss.style_ramp_steps = 30
   config.loss.pixel_weight = 1000.0
+  config.loss.checkerboard_weight = 1000.0
   config.optimizer.learning_rate = 6e-4
+  config.optimizer.style_rate = 0.1
   config.optimizer.warmup_steps = 20
   config.optimizer.decay = "cosine"
   config.log_every_steps = 10
