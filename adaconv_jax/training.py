@@ -178,9 +178,8 @@ def make_train_step(
     schedule: its learning rate, reported among the metrics.
     weights: of the loss terms.
     reconstruct_steps: length of the reconstruction phase, where the style's ramp starts.
-    reconstruct: build the step of the reconstruction phase, which moves the decoder alone. An
-      AdaConv's style encoder would learn to tell the styles apart no more: to a decoder that cannot
-      yet draw, their differences are noise.
+    reconstruct: build the step of the reconstruction phase, which moves the decoder alone; an
+      AdaConv's style encoder and predictors stay as they are.
     ema_decay: of the moving average; 0 for a state that keeps none.
     devices: what it runs on; all devices by default.
   """
