@@ -178,8 +178,7 @@ def make_train_step(
     schedule: its learning rate, reported among the metrics.
     weights: of the loss terms.
     reconstruct_steps: length of the reconstruction phase, where the style's ramp starts.
-    reconstruct: build the step of the reconstruction phase, which moves the decoder alone; an
-      AdaConv's style encoder and predictors stay as they are.
+    reconstruct: build the step of the reconstruction phase.
     ema_decay: of the moving average; 0 for a state that keeps none.
     devices: what it runs on; all devices by default.
   """
@@ -195,12 +194,7 @@ def make_train_step(
     grads, metrics = jax.lax.pmean((grads, metrics), AXIS)
     metrics["gradient_norm"] = optax.tree.norm(grads)
     metrics["learning_rate"] = schedule(state.step)
-    updates: Any
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
-    if reconstruct:
-      updates = {
-        k: part if k == "decoder" else optax.tree.zeros_like(part) for k, part in updates.items()
-      }
     params = optax.apply_updates(state.params, updates)
     averaged = None
     if ema_decay:

@@ -23,8 +23,8 @@ def get_config() -> ConfigDict:
   config.init_from = ""
   config.batch_size = 8  # over all devices
   config.num_steps = 160_000
-  # Steps in which every content is its own style and only the decoder learns, to invert VGG first.
-  # Not in the paper; for runs much shorter than its own.
+  # Steps in which every content is its own style, to teach the decoder to invert VGG first. Not
+  # in the paper; for runs much shorter than its own.
   config.reconstruct_steps = 0
 
   config.model = ConfigDict()

@@ -253,26 +253,6 @@ def test_step_moves_all_parameters_ramps_the_style_weight_and_compiles_once(capl
   )
 
 
-def test_the_reconstruction_step_moves_the_decoder_alone():
-  model, vgg = make_model("adaconv", SETTINGS["adaconv"]), VGG("vgg16")
-  stylizer = small_stylizer("adaconv")
-  tx = training.make_optimizer(lambda _: 1e-3, 10.0)
-  step = training.make_train_step(model, vgg, tx, lambda _: 1e-3, WEIGHTS, reconstruct=True)
-  before = jax.tree.map(np.asarray, stylizer.params)
-  state = training.create_state(jax.tree.map(jnp.asarray, before), tx)
-  data = {"content": batch(jax.local_device_count())["content"]}
-  state, _ = step(
-    training.replicate(state), training.replicate(stylizer.vgg_params), training.shard(data)
-  )
-  after = training.fetch(state.params)
-  moved = {
-    name: not np.array_equal(leaf, functools.reduce(lambda part, k: part[k.key], path, before))
-    for path, leaf in jax.tree.flatten_with_path(after)[0]
-    for name in [jax.tree_util.keystr(path)]
-  }
-  assert [name for name, is_new in moved.items() if is_new] == [n for n in moved if "decoder" in n]
-
-
 @pytest.mark.parametrize("config", [adain, adaconv])
 def test_published_configs_state_the_operations_that_xla_counts(config):
   settings = config.get_config()
