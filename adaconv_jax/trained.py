@@ -21,7 +21,7 @@ from adaconv_jax.vgg_file import sha256
 from adaconv_jax.workdir import summarize
 
 # What is used where no model is named.
-DEFAULT_MODEL = "adain"
+DEFAULT_MODEL = "adaconv"
 
 
 def load_model(model: str | Path, *, vgg_weights: str | Path | None = None) -> Stylizer:
