@@ -1,15 +1,12 @@
 """What the benchmarks claim about themselves; timings are not tested."""
 
 import sys
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from adaconv_jax.conv import conv
 from adaconv_jax.models import init_params, make_model
