@@ -37,7 +37,6 @@ def get_config() -> ConfigDict:
   # from 7.5 on, an ink drawing tore limbs and hills apart.
   config.loss.style_weight = 6.5
   config.loss.style_ramp_steps = 2_600
-  config.loss.checkerboard_weight = 3000.0
   # With the decoder's rate the descriptor told styles apart no more after some hundred steps.
   config.optimizer.style_rate = 0.1
   return config.lock()

@@ -22,7 +22,7 @@ def get_config() -> ConfigDict:
   """Returns AdaIN's config for a short run with the packaged VGG-16."""
   config: Any = adain.get_config().unlock()
   config.batch_size = 4  # learned more from as many pairs than 8 did
-  config.num_steps = 14_000
+  config.num_steps = 15_000
   config.reconstruct_steps = 1_500
   config.model.vgg = "vgg16"
   config.data.heldout_content = 40
@@ -37,6 +37,7 @@ def get_config() -> ConfigDict:
   config.loss.style_weight = 5.0
   config.loss.style_ramp_steps = 8_000
   config.loss.pixel_weight = 1000.0
+  config.loss.checkerboard_weight = 3000.0
   config.optimizer.learning_rate = 5e-4
   config.optimizer.warmup_steps = 50
   config.optimizer.decay = "cosine"
