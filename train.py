@@ -30,6 +30,7 @@ from adaconv_jax.compilation import keep_compiled
 from adaconv_jax.data import CropSpec, make_batches
 from adaconv_jax.from_config import make_networks, make_steps
 from adaconv_jax.heldout import heldout_batches, load_images
+from adaconv_jax.host_cpu import keep_memory
 from adaconv_jax.hosts import StopRequest, connect
 from adaconv_jax.models import init_params
 from adaconv_jax.objective import make_style_features
@@ -255,6 +256,7 @@ def cli() -> None:
     lambda values: values["workdir"] is not None or values["aot"] is not None,
     "Flag --workdir must have a value other than None.",
   )
+  keep_memory()
   try:
     keep_compiled()
   except ValueError as error:

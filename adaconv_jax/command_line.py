@@ -10,6 +10,7 @@ import jax
 from tqdm import tqdm
 
 from adaconv_jax.compilation import keep_compiled
+from adaconv_jax.host_cpu import keep_memory
 from adaconv_jax.images import ImageError
 
 T = TypeVar("T")
@@ -18,7 +19,8 @@ EXIT_DONE, EXIT_SOME_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 
 
 def run(main: Callable[[], int]) -> NoReturn:
-  """Runs `main`, with its compiled programs kept, and exits with the code that it returns."""
+  """Runs `main` and exits with the code that it returns; keeps compiled programs and memory."""
+  keep_memory()
   try:
     keep_compiled()
   except ValueError as error:

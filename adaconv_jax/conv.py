@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from adaconv_jax import conv_cpu, conv_tpu
+from adaconv_jax import conv_cpu, conv_tpu, host_cpu
 from adaconv_jax.buckets import Extent, mirror_border
 from adaconv_jax.conv_cpu import DIMENSION_NUMBERS
 
@@ -155,10 +155,10 @@ def _forward(enlarge: bool) -> Callable[..., jax.Array]:
   def plain(images, kernel):
     return plain_conv(images, kernel, enlarge)
 
-  def cpu(images, kernel):
+  def cpu(images, kernel, dtype):
     if not _has_cpu_form(images.shape, kernel.shape[0], enlarge):
       return plain(images, kernel)
-    return (conv_cpu.enlarged_conv if enlarge else conv_cpu.conv)(images, kernel)
+    return (conv_cpu.enlarged_conv if enlarge else conv_cpu.conv)(images, kernel, dtype)
 
   def tpu(images, kernels):
     if not _has_tpu_form(images.shape, kernels.shape[1], enlarge):
@@ -178,12 +178,12 @@ def _image_gradient(enlarge: bool) -> Callable[..., jax.Array]:
     images = jax.ShapeDtypeStruct(shape, gradient.dtype)
     return jax.linear_transpose(lambda x: plain_conv(x, kernel, enlarge), images)(gradient)[0]
 
-  def cpu(kernel, gradient):
+  def cpu(kernel, gradient, dtype):
     n, h, w, _ = gradient.shape
     if not _has_cpu_form((n, h // scale, w // scale), kernel.shape[0], enlarge):
       return plain(kernel, gradient)
     form = conv_cpu.enlarged_image_gradient if enlarge else conv_cpu.image_gradient
-    return form(kernel, gradient)
+    return form(kernel, gradient, dtype)
 
   def tpu(kernels, gradient):
     n, b, h, w, _ = gradient.shape
@@ -206,11 +206,12 @@ def _kernel_gradient(enlarge: bool, size: int) -> Callable[..., jax.Array]:
     kernel = jax.ShapeDtypeStruct(shape, gradient.dtype)
     return jax.linear_transpose(lambda k: plain_conv(images, k, enlarge), kernel)(gradient)[0]
 
-  def cpu(images, gradient):
+  def cpu(images, gradient, dtype):
     if not _has_cpu_form(images.shape, size, enlarge):
-      return plain(images, gradient)
+      padded = reflect_pad(upsample(images) if enlarge else images, size // 2)
+      return conv_cpu.valid_kernel_gradient(padded, gradient, size, dtype)
     form = conv_cpu.enlarged_kernel_gradient if enlarge else conv_cpu.kernel_gradient
-    return form(images, gradient)
+    return form(images, gradient, dtype)
 
   def tpu(images, gradient):
     if not _has_tpu_form(images.shape, size, enlarge):
@@ -242,7 +243,8 @@ def _per_platform(
   Where the kernel is not mapped, it is one call for all images everywhere.
 
   Args:
-    cpu: takes and returns float32 (or float64).
+    cpu: takes and returns float32 (or float64); its third argument is the dtype of the factors in
+      matrix products.
     plain: takes any float.
     tpu: takes any float, both arrays with one more leading axis.
     merge: which argument is the kernel; None if there is none.
@@ -250,8 +252,11 @@ def _per_platform(
 
   def wide(*arrays: jax.Array) -> jax.Array:
     # XLA's CPU convolutions gain nothing from shorter types, and Winograd's would lose digits.
-    dtype = jnp.promote_types(arrays[0].dtype, jnp.float32)
-    return cpu(*(array.astype(dtype) for array in arrays)).astype(arrays[0].dtype)
+    dtype = arrays[0].dtype
+    long = jnp.promote_types(dtype, jnp.float32)
+    short = dtype == jnp.bfloat16 and host_cpu.multiplies_bfloat16()
+    factors = dtype if short else long
+    return cpu(*(array.astype(long) for array in arrays), factors).astype(dtype)
 
   @jax.custom_batching.custom_vmap
   def function(first: jax.Array, second: jax.Array) -> jax.Array:

@@ -18,6 +18,8 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from adaconv_jax.host_cpu import keep_memory
+
 ROOT = Path(__file__).parents[1]
 POLL_SECONDS = 0.02
 # The part of the free memory at which a process is stopped, before the machine stops another one.
@@ -120,6 +122,7 @@ def main() -> None:
   parser.add_argument("name")
   parser.add_argument("side", choices=["ours", "peer"])
   args = parser.parse_args()
+  keep_memory()
   from benchmarks import inputs, rows
 
   (case,) = (case for case in rows.cases(quick=args.quick) if case.name == args.name)

@@ -19,7 +19,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from adaconv_jax.host_cpu import instruction_sets, keep_memory
+
 ROWS = tuple("123456789")
+# Those that decide how fast products are.
+WIDE = frozenset({"avx2", "avx512f", "avx512_bf16", "amx_bf16"})
 EXPLANATION = """\
 ours, peer: medians. ratio: the peer's time over ours, above 1 where ours is faster (rows 1 to 6);
 ours over the peer's where the target is "at most". GFLOP/s: operations of the direct algorithm over
@@ -39,6 +43,7 @@ def main() -> int:
       file=sys.stderr,
     )
     return 2
+  keep_memory()  # for both sides, as the command lines have it
   with tempfile.TemporaryDirectory() as folder:
     result = _measure(args, torch, folder)
   if args.json:
@@ -130,6 +135,7 @@ def describe_machine(torch: bool) -> dict[str, str]:
     processor = models[0].partition(":")[2].strip() if models else processor
   return {
     "processor": processor,
+    "instruction sets": " ".join(sorted(instruction_sets() & WIDE)) or "unknown",
     "cores": str(os.cpu_count()),
     "python": platform.python_version(),
     **{name: importlib.metadata.version(name) for name in names},

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from adaconv_jax import conv_cpu
+from adaconv_jax import conv_cpu, host_cpu
 from adaconv_jax.buckets import Extent
 from adaconv_jax.conv import (
   SMALLEST_ON_CPU,
@@ -138,18 +138,77 @@ def test_conv_and_its_gradients_equal_loops(size, enlarge):
   assert_close(got, reflected_loops(images, kernel, gradient, enlarge))
 
 
+def count_calls(monkeypatch, name):
+  """Lists the arguments of every call of a function of `conv_cpu`."""
+  calls, function = [], getattr(conv_cpu, name)
+  monkeypatch.setattr(conv_cpu, name, lambda *args: (calls.append(args), function(*args))[1])
+  return calls
+
+
 @pytest.mark.parametrize("size", SIZES[2:])
 def test_many_channels_take_winograd_s_form_and_equal_loops(size, monkeypatch):
-  calls = []
-  winograd = conv_cpu._winograd
-  for name in ("CHANNELS", "PIXELS", "GRADIENT_CHANNELS", "GRADIENT_PIXELS"):
-    monkeypatch.setattr(conv_cpu, f"WINOGRAD_{name}", 2)
-  monkeypatch.setattr(conv_cpu, "_winograd", lambda *args: (calls.append(args), winograd(*args))[1])
+  for name in ("WINOGRAD_CHANNELS", "WINOGRAD_PIXELS", "THIN_CHANNELS"):
+    monkeypatch.setattr(conv_cpu, name, 2)
+  calls = count_calls(monkeypatch, "_winograd")
+  of_kernel = count_calls(monkeypatch, "_winograd_kernel_gradient")
   # Channels that no other test has: what is traced once is not traced again.
   images, kernel, gradient = random(2, *size, 6), random(3, 3, 6, 5), random(2, *size, 5)
   got = forward_and_gradients(lambda x, k: conv(x, k))(images, kernel, gradient)
   assert_close(got, reflected_loops(images, kernel, gradient))
-  assert len(calls) == 3  # the output and both gradients
+  assert (len(calls), len(of_kernel)) == (2, 1)  # the output and the images' gradient
+
+
+@pytest.mark.parametrize("c_in, c_out", [(3, 11), (11, 3), (9, 10)])
+@pytest.mark.parametrize("size, k", [((7, 5), 3), ((6, 9), 5), ((13, 12), 5), ((4, 4), 1)])
+def test_no_kernel_gradient_on_cpu_is_a_convolution(size, k, c_in, c_out):
+  images, kernel, gradient = (
+    random(2, *size, c_in),
+    random(k, k, c_in, c_out),
+    random(2, *size, c_out),
+  )
+  pull = jax.vjp(lambda kernel: conv(images, kernel), kernel)[1]
+  assert_close(jax.jit(pull)(gradient)[0], reflected_loops(images, kernel, gradient)[1][1])
+  compiled = str(jax.jit(pull).lower(gradient).compile().as_text())
+  assert " convolution(" not in compiled
+
+
+@pytest.mark.parametrize("c_in, c_out", [(64, 64), (64, 3), (128, 256)])
+def test_kernel_gradients_of_real_sizes_are_exact_to_float32_s_rounding(c_in, c_out):
+  images, gradient = random(2, 24, 28, c_in), random(2, 24, 28, c_out)
+  got = jax.jit(lambda x, g: conv_cpu.kernel_gradient(x, g, jnp.float32))(images, gradient)
+  padded = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)), "reflect").astype(np.float64)
+  flat = gradient.reshape(-1, c_out).astype(np.float64)
+  exact = np.array(
+    [[padded[:, y : y + 24, x : x + 28].reshape(-1, c_in).T @ flat for x in range(3)]
+     for y in range(3)]
+  )  # fmt: skip
+  # Winograd's sums of differences lose some digits; 1e-6 without it.
+  assert np.abs(got - exact).max() < 2e-5 * np.abs(exact).max()
+
+
+@pytest.mark.parametrize("enlarge", [False, True])
+def test_where_bfloat16_is_fast_products_take_it_and_sum_up_in_float32(enlarge, monkeypatch):
+  monkeypatch.setattr(host_cpu, "multiplies_bfloat16", lambda: True)
+  size = (12, 13)
+  images, kernel = (
+    jnp.asarray(x, jnp.bfloat16) for x in (random(1, *size, 14), random(3, 3, 14, 13))
+  )
+  gradient = jnp.asarray(
+    random(1, *(side * (2 if enlarge else 1) for side in size), 13), "bfloat16"
+  )
+  both = forward_and_gradients(lambda x, k: conv(x, k, enlarge=enlarge))
+  got = both(images, kernel, gradient)
+  text = both.lower(images, kernel, gradient).as_text()
+  products = [line for line in text.splitlines() if "dot_general" in line]
+  assert products
+  assert any("bf16>) -> tensor" in x and x.rstrip().endswith("xf32>") for x in products)
+  widened = [np.asarray(x, np.float32) for x in (images, kernel, gradient)]
+  exact = reflected_loops(widened[0], widened[1], widened[2], enlarge)
+  for ours, theirs in zip(jax.tree.leaves(got), jax.tree.leaves(exact), strict=True):
+    assert ours.dtype == jnp.bfloat16
+    # Taps and differences are rounded to 8 bits once more than the operands already are.
+    error = np.abs(np.asarray(ours, np.float32) - theirs).max()
+    assert error < 0.02 * np.abs(theirs).max()
 
 
 def within_extent(images, kernel, enlarge=False):
@@ -173,11 +232,9 @@ def test_within_an_extent_nothing_else_has_influence(size, enlarge):
 
 
 def test_within_an_extent_winograd_s_sums_have_no_influence(monkeypatch):
-  calls = []
-  winograd = conv_cpu._winograd
-  for name in ("CHANNELS", "PIXELS"):
-    monkeypatch.setattr(conv_cpu, f"WINOGRAD_{name}", 2)
-  monkeypatch.setattr(conv_cpu, "_winograd", lambda *args: (calls.append(args), winograd(*args))[1])
+  for name in ("WINOGRAD_CHANNELS", "WINOGRAD_PIXELS"):
+    monkeypatch.setattr(conv_cpu, name, 2)
+  calls = count_calls(monkeypatch, "_winograd")
   # Channels that no other test has, as above.
   images, kernel = random(2, 9, 14, 8), random(3, 3, 8, 5)
   out, *others = within_extent(images, kernel)
@@ -188,15 +245,17 @@ def test_within_an_extent_winograd_s_sums_have_no_influence(monkeypatch):
 
 
 @pytest.mark.parametrize("enlarge", [False, True])
-@pytest.mark.parametrize("count", [1, 3, 9])
-def test_the_kernel_s_gradient_is_the_same_in_parts(enlarge, count, monkeypatch):
-  images, gradient = random(count, 12, 12, 4), random(count, *((12, 24)[enlarge],) * 2, 5)
+@pytest.mark.parametrize("count, parts", [(1, 1), (3, 2), (9, 5)])
+def test_the_kernel_s_gradient_is_the_same_in_parts(enlarge, count, parts, monkeypatch):
+  side = 24 if enlarge else 12
+  images, gradient = random(count, 12, 12, 9), random(count, side, side, 10)
   form = conv_cpu.enlarged_kernel_gradient if enlarge else conv_cpu.kernel_gradient
-  whole = jax.jit(form)(images, gradient)
-  monkeypatch.setattr(conv_cpu, "KERNEL_GRADIENT_PIXELS", 12 * 12)
-  parts = list(conv_cpu._parts(images, gradient))
-  assert len(parts) == {1: 1, 3: 3, 9: 5}[count]
-  assert_close(jax.jit(lambda x, g: form(x, g))(images, gradient), whole)
+  whole = jax.jit(lambda x, g: form(x, g, jnp.float32))(images, gradient)
+  monkeypatch.setattr(conv_cpu, "GRADIENT_PIXELS", 2 * side * side)
+  name = "_product_gradients" if enlarge else "_winograd_kernel_gradient"
+  calls = count_calls(monkeypatch, name)
+  assert_close(jax.jit(lambda x, g: form(x, g, jnp.float32))(images, gradient), whole)
+  assert len(calls) == parts
 
 
 def test_shorter_types_are_convolved_in_float32_on_cpu():
@@ -353,7 +412,8 @@ def test_cpu_runs_one_convolution_per_image_and_tpu_one_for_all():
   tpu = convolutions("tpu", forward, image, kernel)
   assert len(cpu) == 3 and all("feature_group_count = 1 " in line for line in cpu)
   assert len(tpu) == 1 and "feature_group_count = 3 " in tpu[0]
-  assert len(convolutions("cpu", backward, image, kernel, gradient)) == 6
+  # Those of the images' gradients; the kernels' are matrix products.
+  assert len(convolutions("cpu", backward, image, kernel, gradient)) == 3
   # Neither gradient takes more operations for more images: it is dense in no axis of images.
   to_image, to_kernel = convolutions("tpu", backward, image, kernel, gradient)
   assert "feature_group_count = 3 " in to_image and "batch_group_count = 1 " in to_image

@@ -1,0 +1,58 @@
+"""Memory that a process keeps, each in a process of its own: it cannot be undone."""
+
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+
+from adaconv_jax import host_cpu
+
+WITH_GLIBC = platform.system() == "Linux" and platform.libc_ver()[0] == "glibc"
+
+# Minor page faults of the third and fourth computation that needs some hundred megabytes.
+FAULTS = """
+import resource
+from adaconv_jax import host_cpu
+print(host_cpu.keep_memory())
+import jax, jax.numpy as jnp
+function = jax.jit(lambda x: jnp.sort(jnp.stack([x] * 8) * 2, axis=-1)[..., ::2])
+x = jnp.ones((64, 64, 1024))
+def compute():
+  jax.block_until_ready(function(x))
+compute(); compute()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+compute(); compute()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def kept_and_faults(**env: str) -> tuple[str, int]:
+  environment = {**os.environ, "JAX_PLATFORMS": "cpu", **env}
+  done = subprocess.run(
+    [sys.executable, "-c", FAULTS], env=environment, capture_output=True, text=True, check=True
+  )
+  kept, faults = done.stdout.split()
+  return kept, int(faults)
+
+
+@pytest.mark.skipif(not WITH_GLIBC, reason="needs Linux and glibc")
+def test_kept_memory_is_not_asked_for_again():
+  kept, faults = kept_and_faults()
+  assert kept == "True"
+  off, faults_without = kept_and_faults(ADACONV_KEEP_MEMORY="off")
+  assert off == "False"
+  assert faults < faults_without / 10
+  assert faults_without > 10_000  # else the program does not show the difference
+
+
+def test_another_malloc_is_left_alone(monkeypatch):
+  monkeypatch.setenv("LD_PRELOAD", "/usr/lib/libtcmalloc.so.4")
+  assert not host_cpu.keep_memory()
+
+
+def test_a_machine_with_an_accelerator_is_left_alone(monkeypatch):
+  monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+  monkeypatch.setattr(host_cpu.Path, "glob", lambda *_: iter(["/dev/accel0"]))
+  assert not host_cpu.keep_memory()
