@@ -1,5 +1,6 @@
-"""The scripts of .ci."""
+"""The scripts of .ci, and what the workflow runs."""
 
+import configparser
 import importlib.util
 import re
 import subprocess
@@ -8,8 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[1]
+SETUP = configparser.ConfigParser()
+SETUP.read(ROOT / "setup.cfg")
+WORKFLOW = (ROOT / ".github" / "workflows" / "ci.yml").read_text()
 
 
 def script(name: str) -> Any:
@@ -112,3 +117,53 @@ def test_a_shallow_clone_checks_the_new_commits_that_it_has(depth, found, reposi
   subprocess.run(["git", "clone", "--quiet", f"--depth={depth}", source, clone], check=True)
   assert refused(clone) == found
   assert refused(clone, base) == found
+
+
+# --- versions ---
+
+
+def test_the_lowest_versions_are_the_bounds_of_setup_cfg(tmp_path):
+  setup = tmp_path / "setup.cfg"
+  setup.write_text(
+    "[options]\ninstall_requires =\n  jax>=0.10.2\n  # a reason\n  a-b[c]>=1.1\n"
+    "[options.extras_require]\ndev =\n  torch==2.13.0\nloose =\n  torch\n"
+  )
+  constraints = script("lowest_versions").constraints
+  assert constraints(setup, []) == ["jax==0.10.2", "a-b==1.1"]
+  assert constraints(setup, ["dev"]) == ["jax==0.10.2", "a-b==1.1", "torch==2.13.0"]
+  with pytest.raises(ValueError, match="expected name>=version, got 'torch'"):
+    constraints(setup, ["loose"])
+  with pytest.raises(KeyError, match="none"):
+    constraints(setup, ["none"])
+  own = constraints(ROOT / "setup.cfg", ["dev"])
+  assert any(line.startswith("jax==") for line in own)
+  assert any(line.startswith("pytest==") for line in own)
+
+
+def test_the_workflow_tests_every_python_that_setup_cfg_names():
+  jobs = yaml.safe_load(WORKFLOW)["jobs"]
+  tested = jobs["tests"]["strategy"]["matrix"]["python"]
+  named = re.findall(r":: Python :: (3\.\d+)", SETUP["metadata"]["classifiers"])
+  assert set(named) <= set(tested)
+  lowest = SETUP["options"]["python_requires"].removeprefix(">=")
+  assert lowest == named[0] == tested[0]
+  steps = jobs["lowest"]["steps"]
+  assert any(step.get("with", {}).get("python-version") == lowest for step in steps)
+
+
+def test_the_workflow_runs_the_readme_s_test_command_and_files_that_exist():
+  (line,) = re.findall(r"^ {4}(pip install -e '\.\[dev\]' && pytest)$",
+                       (ROOT / "README.md").read_text(), re.MULTILINE)  # fmt: skip
+  assert line in WORKFLOW
+  for name in re.findall(r"\.ci/\w+(?:\.py)?", WORKFLOW):
+    assert (ROOT / name).is_file(), name
+
+
+@pytest.mark.parametrize("form", ["bug.yml", "feature.yml"])
+def test_issue_forms_have_what_github_requires(form):
+  content = yaml.safe_load((ROOT / ".github" / "ISSUE_TEMPLATE" / form).read_text())
+  assert content["name"] and content["description"]
+  for field in content["body"]:
+    assert field["type"] in {"markdown", "input", "textarea", "dropdown", "checkboxes"}
+    assert field["attributes"].get("label") or field["type"] == "markdown"
+  assert any(field.get("validations", {}).get("required") for field in content["body"])
