@@ -6,7 +6,7 @@ if TYPE_CHECKING:
   from adaconv_jax.bundle import save_bundle
   from adaconv_jax.trained import load_model
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["load_model", "save_bundle"]
 
 

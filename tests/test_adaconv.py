@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from other_platforms import as_on
 
 from adaconv_jax.adaconv import (
   AdaConvKernels,
@@ -87,14 +88,14 @@ def gradient_loops(args, weights, *, groups) -> list[np.ndarray]:
   return gradients
 
 
-def value_and_gradients(function):
+def value_and_gradients(function, platform="cpu"):
   """Of `sum(weights * function)`, for weights of the output's shape."""
 
   def both(args, weights):
     out, pull = jax.vjp(function, *args)
     return out, pull(weights)
 
-  return jax.jit(both)
+  return as_on(platform, both)
 
 
 def assert_close(got, expected, tolerance=1e-5):
@@ -102,15 +103,6 @@ def assert_close(got, expected, tolerance=1e-5):
   for ours, theirs in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
     assert ours.shape == theirs.shape
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance * (1 + np.abs(theirs).max()))
-
-
-def as_elsewhere(monkeypatch, platform):
-  """Gives every function traced from now on the form that GPU or TPU get."""
-
-  def that_of_platform(*args, default, **per_platform):
-    return per_platform.get(platform, default)(*args)
-
-  monkeypatch.setattr(lax, "platform_dependent", that_of_platform)
 
 
 # --- the operation ---
@@ -166,12 +158,11 @@ def test_scale_and_shift_of_a_channel_do_not_matter(c_in, c_out, groups):
 @pytest.mark.parametrize("platform", ["cpu", "tpu"])
 @pytest.mark.parametrize("c_in, c_out, groups", [(6, 9, 3), (4, 4, 4), (4, 2, 1)])
 def test_composed_kernel_is_block_diagonal_and_equals_two_grouped_convolutions(
-  c_in, c_out, groups, platform, monkeypatch
+  c_in, c_out, groups, platform
 ):
-  if platform != "cpu":
-    as_elsewhere(monkeypatch, platform)
   _, spatial, pointwise, _ = arguments((1, 1), 3, c_in, c_out, groups)
-  dense = compose_kernels(spatial, pointwise, groups)
+  compose = as_on(platform, functools.partial(compose_kernels, groups=groups))
+  dense = compose(spatial, pointwise)
   composed = np.asarray(dense)
   expected = np.zeros((3, 3, c_in, c_out))
   per_in, per_out = c_in // groups, c_out // groups
@@ -206,14 +197,12 @@ AXES = [(0, 0, 0, 0), (0, None, None, None), (None, 0, 0, 0)]
   "axes, groups, platform",
   [
     *((axes, groups, "cpu") for axes in AXES for groups in (2, 4)),
-    (AXES[0], 2, "gpu"),
+    (AXES[0], 2, "cuda"),
     *((axes, 2, "tpu") for axes in AXES),
   ],
 )
-def test_vmap_and_its_gradients_equal_a_loop_over_images(axes, groups, platform, monkeypatch):
+def test_vmap_and_its_gradients_equal_a_loop_over_images(axes, groups, platform):
   c_in = c_out = 4
-  if platform != "cpu":
-    as_elsewhere(monkeypatch, platform)
   args = arguments((4, 3), 3, c_in, c_out, groups)
   batch = [
     arg if axis is None else np.stack([arg, arg[::-1], 2 * arg])
@@ -221,7 +210,7 @@ def test_vmap_and_its_gradients_equal_a_loop_over_images(axes, groups, platform,
   ]
   weights = random(3, 4, 3, c_out, seed=1)
   function = jax.vmap(functools.partial(adaconv, groups=groups), axes)
-  out, gradients = value_and_gradients(function)(batch, weights)
+  out, gradients = value_and_gradients(function, platform)(batch, weights)
   sums = [np.zeros(b.shape) for b in batch]
   for i in range(3):
     own = [b if axis is None else b[i] for b, axis in zip(batch, axes, strict=True)]

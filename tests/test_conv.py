@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax import lax
+from other_platforms import as_on
 
 from adaconv_jax import conv_cpu, host_cpu
 from adaconv_jax.buckets import Extent
@@ -69,24 +69,12 @@ def assert_close(got, expected):
     np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5 * (1 + np.abs(theirs).max()))
 
 
-def as_elsewhere(monkeypatch, platform="gpu"):
-  """Gives every function traced from now on the form that GPU or TPU get."""
-  calls = []
-
-  def that_of_platform(*args, default, **per_platform):
-    calls.append(per_platform)
-    return per_platform.get(platform, default)(*args)
-
-  monkeypatch.setattr(lax, "platform_dependent", that_of_platform)
-  return calls
-
-
-def forward_and_gradients(function):
+def forward_and_gradients(function, platform="cpu"):
   def both(image, kernel, gradient):
     out, pull = jax.vjp(function, image, kernel)
     return out, pull(gradient)
 
-  return jax.jit(both)
+  return as_on(platform, both)
 
 
 def convolutions(platform, function, *args) -> list[str]:
@@ -98,18 +86,15 @@ def convolutions(platform, function, *args) -> list[str]:
 # --- one kernel for all ---
 
 
-@pytest.mark.parametrize("elsewhere", [False, True])
+@pytest.mark.parametrize("platform", ["cpu", "cuda"])
 @pytest.mark.parametrize("shape, k, c_out", [((2, 5, 4, 2), 1, 3), ((2, 3, 7, 3), 3, 2)])
-def test_conv_valid_and_its_gradients_equal_loops(shape, k, c_out, elsewhere, monkeypatch):
-  calls = as_elsewhere(monkeypatch) if elsewhere else []
+def test_conv_valid_and_its_gradients_equal_loops(shape, k, c_out, platform):
   images, kernel = random(*shape), random(k, k, shape[-1], c_out)
   expected = conv_loops(images, kernel)
   gradient = random(*expected.shape)
-  # A new function: jit must not reuse what it compiled for the other form.
-  out, gradients = forward_and_gradients(lambda *args: conv_valid(*args))(images, kernel, gradient)
+  out, gradients = forward_and_gradients(conv_valid, platform)(images, kernel, gradient)
   assert_close(out, expected)
   assert_close(gradients, gradient_loops(images, kernel, gradient))
-  assert bool(calls) == elsewhere
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 4), (2, 5), (6, 3)])
@@ -349,15 +334,13 @@ def per_image_loops(image, kernel, gradient, *levels):
 
 @pytest.mark.parametrize("levels", [[], *([axes] for axes in AXES)], ids=lambda levels: str(levels))
 @pytest.mark.parametrize(
-  "platform, size", [("cpu", (5, 4)), ("cpu", (LEAST, LEAST)), ("gpu", (5, 4)), ("tpu", (5, 4))]
+  "platform, size", [("cpu", (5, 4)), ("cpu", (LEAST, LEAST)), ("cuda", (5, 4)), ("tpu", (5, 4))]
 )
-def test_vmap_and_its_gradients_equal_loops(levels, platform, size, monkeypatch):
-  calls = [] if platform == "cpu" else as_elsewhere(monkeypatch, platform)
-  args, function = batch(*levels, size=size), lambda *args: conv_per_sample(*args)
+def test_vmap_and_its_gradients_equal_loops(levels, platform, size):
+  args, function = batch(*levels, size=size), conv_per_sample
   for axes in levels:
     function = jax.vmap(function, axes)
-  assert_close(forward_and_gradients(function)(*args), per_image_loops(*args, *levels))
-  assert bool(calls) == (platform != "cpu")
+  assert_close(forward_and_gradients(function, platform)(*args), per_image_loops(*args, *levels))
 
 
 # Lines that are the second from both sides, blocks of columns that do and do not overlap, and what
@@ -367,12 +350,11 @@ def test_vmap_and_its_gradients_equal_loops(levels, platform, size, monkeypatch)
   "size, k", [((1, 4), 3), ((2, 2), 3), ((3, 2), 3), ((2, 3), 3), ((4, 9), 3), ((3, 17), 3),
               ((4, 5), 1), ((4, 5), 5)]
 )  # fmt: skip
-def test_the_form_for_tpu_and_its_gradients_equal_loops(size, k, enlarge, monkeypatch):
-  as_elsewhere(monkeypatch, "tpu")
+def test_the_form_for_tpu_and_its_gradients_equal_loops(size, k, enlarge):
   image, kernel, _ = batch((0, 0), size=size, k=k)
   gradient = random(3, *(side * (2 if enlarge else 1) for side in size), 3)
   function = jax.vmap(lambda *args: conv_per_sample(*args, enlarge=enlarge))
-  out, (d_image, d_kernel) = forward_and_gradients(function)(image, kernel, gradient)
+  out, (d_image, d_kernel) = forward_and_gradients(function, "tpu")(image, kernel, gradient)
   for i in range(3):
     its_out, (for_image, for_kernel) = reflected_loops(
       image[i][None], kernel[i], gradient[i][None], enlarge
@@ -386,12 +368,11 @@ def test_the_form_for_tpu_and_its_gradients_equal_loops(size, k, enlarge, monkey
   "outer, inner",
   [((0, 0), (0, 0)), ((0, None), (None, 0)), ((None, 0), (0, 0)), ((0, 0), (0, None))],
 )
-def test_nested_vmap_and_its_gradients_equal_loops(outer, inner, platform, monkeypatch):
-  if platform != "cpu":
-    as_elsewhere(monkeypatch, platform)
+def test_nested_vmap_and_its_gradients_equal_loops(outer, inner, platform):
   args = batch(outer, inner)
-  function = jax.vmap(jax.vmap(lambda *args: conv_per_sample(*args), inner), outer)
-  assert_close(forward_and_gradients(function)(*args), per_image_loops(*args, outer, inner))
+  function = jax.vmap(jax.vmap(conv_per_sample, inner), outer)
+  got = forward_and_gradients(function, platform)(*args)
+  assert_close(got, per_image_loops(*args, outer, inner))
 
 
 @pytest.mark.parametrize("axes", AXES)

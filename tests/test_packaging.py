@@ -62,9 +62,11 @@ def test_all_modules_import_and_none_of_them_asks_for_tensorflow():
   assert done.stdout.strip().endswith("tried: []"), done.stdout
 
 
-def test_version_is_stated_once():
+def test_version_is_stated_once_and_cited():
   assert SETUP["metadata"]["version"] == "attr: adaconv_jax.__version__"
   assert re.fullmatch(r"\d+\.\d+\.\d+(\.dev\d+)?", adaconv_jax.__version__)
+  citation = (ROOT / "CITATION.cff").read_text()
+  assert re.findall(r"^version: (.*)$", citation, re.MULTILINE) == [adaconv_jax.__version__]
   try:
     installed = importlib.metadata.version("adaconv_jax")
   except importlib.metadata.PackageNotFoundError:
