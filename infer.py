@@ -18,8 +18,9 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from adaconv_jax import images
-from adaconv_jax.checkpoint import CheckpointError
-from adaconv_jax.command_line import (
+from adaconv_jax.checkpoints.load import DEFAULT_MODEL, find_model, load_model, shipped_models
+from adaconv_jax.checkpoints.orbax import CheckpointError
+from adaconv_jax.cli.command_line import (
   EXIT_DONE,
   EXIT_INTERRUPTED,
   EXIT_SOME_FAILED,
@@ -27,11 +28,10 @@ from adaconv_jax.command_line import (
   in_range,
   run,
 )
-from adaconv_jax.pairs import find_pictures, plan_pairs
-from adaconv_jax.render_files import render_pairs
-from adaconv_jax.rendering import encode, render
-from adaconv_jax.stylizer import Stylizer
-from adaconv_jax.trained import DEFAULT_MODEL, find_model, load_model, shipped_models
+from adaconv_jax.cli.pairs import find_pictures, plan_pairs
+from adaconv_jax.cli.render_files import render_pairs
+from adaconv_jax.inference import encode, render
+from adaconv_jax.models.stylizer import Stylizer
 
 # How far values may be outside of [0, 1]: more than rounding, less than a wrong range.
 TOLERANCE = 1e-3

@@ -24,20 +24,20 @@ import jax.numpy as jnp
 from absl import app, flags
 from ml_collections import config_flags
 
-from adaconv_jax import aot, vgg_weights
-from adaconv_jax.checkpoint import CheckpointError, Checkpoints
-from adaconv_jax.compilation import keep_compiled
-from adaconv_jax.data import CropSpec, make_batches
-from adaconv_jax.from_config import make_networks, make_steps
-from adaconv_jax.heldout import heldout_batches, load_images
-from adaconv_jax.hosts import StopRequest, connect
-from adaconv_jax.models import init_params
-from adaconv_jax.objective import make_style_features
-from adaconv_jax.progress import Progress
-from adaconv_jax.style_cache import StyleCache
-from adaconv_jax.stylizer import Stylizer
-from adaconv_jax.trained import load_start
-from adaconv_jax.training import (
+from adaconv_jax.checkpoints.load import load_start
+from adaconv_jax.checkpoints.orbax import CheckpointError, Checkpoints
+from adaconv_jax.checkpoints.record import prepare_images, write_record, write_start
+from adaconv_jax.cli.compilation import keep_compiled
+from adaconv_jax.data.batches import CropSpec, make_batches
+from adaconv_jax.data.heldout import heldout_batches, load_images
+from adaconv_jax.models.build import init_params
+from adaconv_jax.models.stylizer import Stylizer
+from adaconv_jax.training import aot
+from adaconv_jax.training.from_config import make_networks, make_steps
+from adaconv_jax.training.hosts import StopRequest, connect
+from adaconv_jax.training.objective import make_style_features
+from adaconv_jax.training.progress import Progress
+from adaconv_jax.training.step import (
   create_state,
   evaluate,
   fetch,
@@ -46,7 +46,8 @@ from adaconv_jax.training import (
   replicate,
   shard,
 )
-from adaconv_jax.workdir import prepare_images, write_record, write_start
+from adaconv_jax.training.style_cache import StyleCache
+from adaconv_jax.vgg import weights as vgg_weights
 
 log = logging.getLogger("adaconv_jax.train")
 

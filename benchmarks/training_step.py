@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from adaconv_jax import training
-from adaconv_jax.from_config import make_steps
-from adaconv_jax.models import make_model
+from adaconv_jax.models.build import make_model
+from adaconv_jax.training import step as training
+from adaconv_jax.training.from_config import make_steps
 from benchmarks import flops
 from benchmarks.case import Case, number_difference
 from benchmarks.inputs import ARCH, pictures, random_stylizer

@@ -20,11 +20,11 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import train
-from adaconv_jax import from_config
-from adaconv_jax.checkpoint import Checkpoints
-from adaconv_jax.models import init_params, make_model
-from adaconv_jax.trained import load_model
-from adaconv_jax.training import TrainState, create_state
+from adaconv_jax.checkpoints.load import load_model
+from adaconv_jax.checkpoints.orbax import Checkpoints
+from adaconv_jax.models.build import init_params, make_model
+from adaconv_jax.training import from_config
+from adaconv_jax.training.step import TrainState, create_state
 from configs import adaconv, adain
 
 NUM_STEPS = 4

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from adaconv_jax.conv import conv
-from adaconv_jax.models import init_params, make_model
-from adaconv_jax.stylizer import Stylizer
-from adaconv_jax.vgg import VGG
+from adaconv_jax.models.build import init_params, make_model
+from adaconv_jax.models.stylizer import Stylizer
+from adaconv_jax.ops.conv import conv
+from adaconv_jax.vgg.network import VGG
 from benchmarks import case as cases
 from benchmarks import flops, memory, report, rows, stylizing, timing, training_step
 from benchmarks.case import Case, image_difference

@@ -17,8 +17,10 @@ from PIL import Image
 from small_models import small_stylizer
 
 import infer
-from adaconv_jax import images, render_files, rendering, save_bundle
-from adaconv_jax.stylizer import Stylizer
+from adaconv_jax import images, save_bundle
+from adaconv_jax import inference as rendering
+from adaconv_jax.cli import render_files
+from adaconv_jax.models.stylizer import Stylizer
 from infer import main, stylize
 
 TRANSFORMS = ["adain", "adaconv"]

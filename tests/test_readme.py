@@ -9,8 +9,9 @@ import numpy as np
 from small_models import small_stylizer
 
 import infer
-from adaconv_jax import evaluate, save_bundle
-from adaconv_jax.evaluation_files import MEANINGS
+from adaconv_jax import save_bundle
+from adaconv_jax.cli import evaluate
+from adaconv_jax.evaluation.report import MEANINGS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -46,7 +47,7 @@ def test_infer_lines_are_taken_by_its_parser():
 
 
 def test_the_evaluation_line_is_taken_by_its_parser_and_every_score_is_explained():
-  (line,) = [line for line in COMMANDS if line.startswith("python -m adaconv_jax.evaluate")]
+  (line,) = [line for line in COMMANDS if line.startswith("python -m adaconv_jax.cli.evaluate")]
   evaluate._parser().parse_args(shlex.split(line)[3:])
   table = README.partition("\n## Evaluation\n")[2].partition("\n## ")[0]
   for score in MEANINGS:

@@ -28,17 +28,18 @@ from small_runs import (
 
 import adaconv_jax
 import train
-from adaconv_jax import from_config, images
-from adaconv_jax.data import CropSpec
-from adaconv_jax.export import export
-from adaconv_jax.heldout import heldout_batches
-from adaconv_jax.manifest import Images, Manifest
-from adaconv_jax.models import init_params
-from adaconv_jax.trained import load_model
-from adaconv_jax.training import TrainState, evaluate, make_eval_step, replicate
-from adaconv_jax.vgg_file import read_file, write_file
-from adaconv_jax.vgg_weights import PACKAGED
-from adaconv_jax.workdir import summarize
+from adaconv_jax import images
+from adaconv_jax.checkpoints.load import load_model
+from adaconv_jax.checkpoints.record import summarize
+from adaconv_jax.cli.export import export
+from adaconv_jax.data.batches import CropSpec
+from adaconv_jax.data.heldout import heldout_batches
+from adaconv_jax.data.manifest import Images, Manifest
+from adaconv_jax.models.build import init_params
+from adaconv_jax.training import from_config
+from adaconv_jax.training.step import TrainState, evaluate, make_eval_step, replicate
+from adaconv_jax.vgg.file import read_file, write_file
+from adaconv_jax.vgg.weights import PACKAGED
 
 ROOT = Path(__file__).parents[1]
 

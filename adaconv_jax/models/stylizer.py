@@ -1,0 +1,262 @@
+"""The whole model: VGG encoder, the AdaIN or AdaConv transform, and the decoder.
+
+`Stylizer` puts a module of `models.py` together with its trained parameters and the frozen VGG
+weights, and takes images:
+
+    stylizer = Stylizer(params, vgg_params, model, vgg)
+    code = stylizer.encode_style(style)              # once per style
+    stylized = stylizer.stylize(content, code, 0.8)  # for every content
+"""
+
+import functools
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from adaconv_jax.models.build import STRIDE, AdaConv, StyleCode, TransferModel, blend, is_one
+from adaconv_jax.models.decoder import SCALES
+from adaconv_jax.ops.adain import ChannelStats, channel_stats
+from adaconv_jax.ops.conv import reflect_pad_to_multiple
+from adaconv_jax.ops.extent import Extent, bucket_side, inside, mirror_all
+from adaconv_jax.ops.tiling import WHOLE_BYTES, by_strips, image_bytes, one_by_one
+from adaconv_jax.vgg.network import ENCODER_LAYER, VGG, reach
+
+
+def resize(images: jax.Array, height: int, width: int) -> jax.Array:
+  """Resizes `[n, h, w, 3]`, antialiased; in training and at inference the same."""
+  if images.shape[1:3] == (height, width):
+    return images
+  return jax.image.resize(images, (images.shape[0], height, width, 3), "linear", antialias=True)
+
+
+def resize_inside(images: jax.Array, extent: Extent, height: int, width: int) -> jax.Array:
+  """`resize`s what counts of `[n, h, w, 3]`, and nothing else."""
+  counts = inside(images, extent)
+  known = jnp.where(counts, images, 0)
+  counts = jnp.broadcast_to(counts.astype(images.dtype), (*images.shape[:3], 1))
+  resized = jax.image.scale_and_translate(
+    jnp.concatenate([known, counts], axis=-1),
+    (images.shape[0], height, width, 4),
+    (1, 2),
+    jnp.array([height / extent.height, width / extent.width], images.dtype),
+    jnp.zeros(2, images.dtype),
+    "linear",
+    antialias=True,
+  )
+  # At the border some of the weights are those of zeros.
+  return resized[..., :3] / resized[..., 3:]
+
+
+@struct.dataclass
+class ContentCode:
+  """What contents are to a model: computed once, rendered in many styles.
+
+  Attributes:
+    features: relu4_1 `[n, ceil(h / 8), ceil(w / 8), 512]`.
+    own_style: the code of the contents taken as styles, which AdaConv's alpha needs, or None.
+    size: height and width of the contents, static.
+    extent: what counts of the contents; None: all.
+  """
+
+  features: jax.Array
+  own_style: StyleCode | None
+  size: tuple[int, int] = struct.field(pytree_node=False)
+  extent: Extent | None = None
+
+
+@struct.dataclass
+class Stylizer:
+  """A trained style transfer model, as a pytree: usable as an argument of `jit` and friends.
+
+  Attributes:
+    params: the trained parameters.
+    vgg_params: the frozen VGG weights.
+    model: `AdaIN` or `AdaConv`, static.
+    vgg: the encoder, static.
+  """
+
+  params: Any
+  vgg_params: Any
+  model: TransferModel = struct.field(pytree_node=False)
+  vgg: VGG = struct.field(pytree_node=False)
+
+  def bucket(self, height: int, width: int) -> tuple[int, int] | None:
+    """The height and width to which a picture can be enlarged, beside its `Extent`.
+
+    Returns:
+      The size; None where the picture has to keep its own, because it is rendered in strips or
+      styles of its size are enlarged, or the model's kernels are larger than 3 x 3.
+    """
+    h, w = (bucket_side(side, STRIDE) for side in (height, width))
+    large = image_bytes(h, w) > WHOLE_BYTES
+    wide = isinstance(self.model, AdaConv) and self.model.kernel_size > 3
+    return None if large or wide or min(height, width) < 2 * STRIDE else (h, w)
+
+  def fit_style(self, style: jax.Array, extent: Extent | None = None) -> jax.Array:
+    """Resizes styles to what is encoded; `encode_style` does so itself.
+
+    Whoever encodes styles of many sizes can compile this apart from the rest, which is then
+    compiled once for AdaConv.
+
+    Args:
+      style: `[n, h, w, 3]`, RGB in [0, 1], any size.
+      extent: what counts of the styles, at least 16 x 16; None: all.
+
+    Returns:
+      `[n, style_size, style_size, 3]` for AdaConv, of which all counts, antialiased and without
+      keeping the aspect ratio; for AdaIN `style`, enlarged if it is too small for relu4_1.
+    """
+    size = self.model.style_size
+    if extent is not None:
+      return style if size is None else resize_inside(style, extent, size, size)
+    h, w = style.shape[1:3] if size is None else (size, size)
+    # Below, relu4_1 would be empty or one pixel.
+    return resize(style, max(h, 2 * STRIDE), max(w, 2 * STRIDE))
+
+  def encode_style(self, style: jax.Array, extent: Extent | None = None) -> StyleCode:
+    """Computes what `stylize` needs to know of the styles, once for any number of contents.
+
+    Args:
+      style: `[n, h, w, 3]`, RGB in [0, 1], any size; see `fit_style`.
+      extent: what counts of the styles, in the top left of a `bucket`; None: all.
+    """
+    fitted = self.fit_style(style, extent)
+    if extent is None or self.model.style_size is not None:
+      return self._apply(self._features(fitted), method="encode_style")
+    features = self._features(fitted, extent)
+    return self._apply(features, extent.over(STRIDE), method="encode_style")
+
+  def stylize(
+    self, content: jax.Array, code: StyleCode, alpha: float | jax.Array = 1.0
+  ) -> jax.Array:
+    """Renders `content` in the styles of `code`: `encode_content`, then `render`.
+
+    Args:
+      content: `[n, h, w, 3]`, RGB in [0, 1], any size.
+      code: from `encode_style`, of n styles, or of one for all contents.
+      alpha: 0 (content) to 1 (style); see `render`.
+
+    Returns:
+      `[n, h, w, 3]` in [0, 1].
+
+    Raises:
+      ValueError: `code` is neither of one style nor of one per content.
+    """
+    encoded = self.encode_content(content, for_alpha=not is_one(alpha))
+    return self.render(encoded, code, alpha)
+
+  def encode_content(
+    self, content: jax.Array, *, for_alpha: bool = True, extent: Extent | None = None
+  ) -> ContentCode:
+    """Computes what `render` needs to know of the contents, once for any number of styles.
+
+    Args:
+      content: `[n, h, w, 3]`, RGB in [0, 1], any size.
+      for_alpha: prepare for an alpha other than 1, which AdaConv does by encoding the contents as
+        styles, too.
+      extent: what counts of the contents, in the top left of a `bucket`; None: all. It also tells
+        what counts of the pictures that `render` returns.
+    """
+    adaptive = isinstance(self.model, AdaConv)
+    own_style = self.encode_style(content, extent) if for_alpha and adaptive else None
+    size = (content.shape[1], content.shape[2])
+    if extent is None:
+      features = self._features(reflect_pad_to_multiple(content, STRIDE))
+    else:
+      features = self._features(mirror_all(content, extent), extent.padded(STRIDE))
+    return ContentCode(features, own_style, size, extent)
+
+  def render(
+    self, content: ContentCode, code: StyleCode, alpha: float | jax.Array = 1.0
+  ) -> jax.Array:
+    """Renders encoded contents in the styles of `code`.
+
+    alpha weighs AdaIN's t against the content's features (Huang & Belongie 2017, eq. 14).
+    AdaConv's paper has no such control; there alpha weighs the style's kernels against those
+    predicted from the content taken as its own style, which are affine in the descriptors, so
+    this is also the interpolation of descriptors.
+
+    Args:
+      content: from `encode_content`.
+      code: from `encode_style`, of n styles, or of one for all contents.
+      alpha: 0 (content) to 1 (style).
+
+    Returns:
+      `[n, h, w, 3]` in [0, 1].
+
+    Raises:
+      ValueError: `code` is neither of one style nor of one per content; the contents were not
+        encoded for alpha.
+    """
+    n, (h, w) = content.features.shape[0], content.size
+    styles = jax.tree.leaves(code)[0].shape[0]
+    if styles not in (1, n):
+      raise ValueError(f"code: expected one style, or one for each of {n} contents, got {styles}")
+    if isinstance(self.model, AdaConv) and not is_one(alpha):
+      if content.own_style is None:
+        raise ValueError("alpha: expected 1, because of encode_content(..., for_alpha=False)")
+      code = blend(content.own_style, code, alpha)
+    extent = content.extent and content.extent.padded(STRIDE).over(STRIDE)
+    target = self._apply(content.features, code, alpha, extent, method="content_target")
+    size = (target.shape[1] * STRIDE, target.shape[2] * STRIDE)
+    if jax.tree.leaves(code)[0].shape[0] == 1:  # one for all contents, even behind the blend
+      pictures = one_by_one(lambda x: self._decode(x, code, extent), target, size=size)
+    else:
+      pictures = one_by_one(lambda x, c: self._decode(x, c, extent), target, code, size=size)
+    return jnp.clip(pictures[:, :h, :w], 0, 1)
+
+  def _features(self, images: jax.Array, extent: Extent | None = None) -> jax.Array:
+    size = (images.shape[1], images.shape[2])
+    return one_by_one(lambda x: self._encode(x, extent), images, size=size)
+
+  def _encode(self, images: jax.Array, extent: Extent | None) -> jax.Array:
+    def encode(images: jax.Array) -> jax.Array:
+      outputs = self.vgg.apply({"params": self.vgg_params}, images, (ENCODER_LAYER,), extent)
+      return cast(Mapping[str, jax.Array], outputs)[ENCODER_LAYER]
+
+    if images.shape[1] % STRIDE:  # a style, whose last rows the poolings drop
+      return encode(images)
+    return by_strips(
+      encode,
+      images,
+      reach=reach(self.vgg.arch, ENCODER_LAYER),
+      row_bytes=images.shape[0] * image_bytes(1, images.shape[2]),
+      scale=Fraction(1, STRIDE),
+      whole=extent is not None,
+    )
+
+  def _decode(self, features: jax.Array, code: StyleCode, extent: Extent | None) -> jax.Array:
+    """Decodes scale by scale, because AdaConv needs the statistics of the whole feature map."""
+    adaptive = isinstance(self.model, AdaConv)
+    for scale, (c_in, widths) in enumerate(SCALES):
+      stats = channel_stats(features, extent=extent) if adaptive else None
+      decode = functools.partial(self._decode_scale, scale, code, stats, extent)
+      grow = 2 if scale else 1
+      features = by_strips(
+        decode,
+        features,
+        reach=(self.model.kernel_size if adaptive else 0) + len(widths),
+        row_bytes=4 * features.shape[0] * features.shape[2] * grow**2 * c_in,
+        scale=Fraction(grow),
+        whole=extent is not None,
+      )
+      if grow == 2 and extent is not None:
+        extent = extent.times(2)
+    return features
+
+  def _decode_scale(
+    self,
+    scale: int,
+    code: StyleCode,
+    stats: ChannelStats | None,
+    extent: Extent | None,
+    features: jax.Array,
+  ) -> jax.Array:
+    return self._apply(scale, features, code, stats, extent, method="decode_scale")
+
+  def _apply(self, *args: Any, method: str) -> Any:
+    return self.model.apply({"params": self.params}, *args, method=method)

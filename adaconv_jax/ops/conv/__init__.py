@@ -1,0 +1,23 @@
+"""The 3x3 convolution that every network here is made of, in the fastest form for each platform."""
+
+from adaconv_jax.ops.conv.dispatch import (
+  ReflectConv,
+  conv,
+  conv_per_sample,
+  conv_valid,
+  plain_conv,
+  reflect_pad,
+  reflect_pad_to_multiple,
+  upsample,
+)
+
+__all__ = [
+  "ReflectConv",
+  "conv",
+  "conv_per_sample",
+  "conv_valid",
+  "plain_conv",
+  "reflect_pad",
+  "reflect_pad_to_multiple",
+  "upsample",
+]
