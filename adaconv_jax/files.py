@@ -1,10 +1,13 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, hashes, and the folder of what is kept between runs."""
 
 import contextlib
+import hashlib
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+
+import numpy as np
 
 
 @contextlib.contextmanager
@@ -27,3 +30,25 @@ def replacing(path: str | Path) -> Iterator[Path]:
     os.replace(temporary, path)
   finally:
     temporary.unlink(missing_ok=True)
+
+
+def cache_dir() -> Path:
+  """Returns the folder of what is kept: `$ADACONV_CACHE`, else `~/.cache/adaconv_jax`."""
+  return Path(os.environ.get("ADACONV_CACHE") or "~/.cache/adaconv_jax").expanduser()
+
+
+def sha256(path: str | Path) -> str:
+  """Returns the sha256 of a file in hexadecimal."""
+  with open(path, "rb") as file:
+    return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def tensors_sha256(tensors: Mapping[str, np.ndarray]) -> str:
+  """Returns one sha256, in hexadecimal, of names, types, shapes and values of all tensors."""
+  # safetensors has no checksum of its own, and it orders the metadata at random, so that a hash of
+  # the whole file would differ from one conversion to the next.
+  digest = hashlib.sha256()
+  for name, tensor in sorted(tensors.items()):
+    digest.update(f"{name} {tensor.dtype.str} {tensor.shape}\n".encode())
+    digest.update(np.ascontiguousarray(tensor).data)
+  return digest.hexdigest()

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from adaconv_jax.models.build import AdaConv
+from adaconv_jax.models.adaconv import AdaConv
 from adaconv_jax.models.decoder import SCALES
 from adaconv_jax.models.stylizer import Stylizer
 from adaconv_jax.ops.adain import EPS

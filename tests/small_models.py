@@ -10,7 +10,7 @@ import numpy as np
 from adaconv_jax.checkpoints.orbax import Checkpoints
 from adaconv_jax.models.build import init_params, make_model, model_settings
 from adaconv_jax.models.stylizer import Stylizer
-from adaconv_jax.training.step import TrainState
+from adaconv_jax.training.state import TrainState
 from adaconv_jax.vgg import weights as vgg_weights
 from adaconv_jax.vgg.network import VGG
 

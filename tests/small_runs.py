@@ -19,12 +19,11 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-import train
 from adaconv_jax.checkpoints.load import load_model
 from adaconv_jax.checkpoints.orbax import Checkpoints
 from adaconv_jax.models.build import init_params, make_model
-from adaconv_jax.training import from_config
-from adaconv_jax.training.step import TrainState, create_state
+from adaconv_jax.training import from_config, loop
+from adaconv_jax.training.state import TrainState, create_state
 from configs import adaconv, adain
 
 NUM_STEPS = 4
@@ -110,7 +109,7 @@ def main(folder: str, transform: str, batch_size: str, *cluster: str) -> None:
     config.init_from = str(root / "start")
     start = load_model(root / "start").params
     before = parameters(create_state(start, optax.identity(), average=True))
-  train.train_and_evaluate(config, root / "run")
+  loop.train_and_evaluate(config, root / "run")
   # By all processes: Orbax waits for every one.
   after: Any = parameters(trained_state(config, root / "run"))
   if jax.process_index() == 0:

@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 from small_models import small_stylizer
 
-import infer
 from adaconv_jax import save_bundle
-from adaconv_jax.cli import evaluate
+from adaconv_jax.cli import evaluate, stylize
 from adaconv_jax.evaluation.report import MEANINGS
 
 ROOT = Path(__file__).parents[1]
@@ -43,7 +42,7 @@ def test_infer_lines_are_taken_by_its_parser():
   lines = [line for line in COMMANDS if line.startswith("python infer.py")]
   assert len(lines) >= 2
   for line in lines:
-    infer._parser().parse_args(shlex.split(line)[2:])
+    stylize._parser().parse_args(shlex.split(line)[2:])
 
 
 def test_the_evaluation_line_is_taken_by_its_parser_and_every_score_is_explained():

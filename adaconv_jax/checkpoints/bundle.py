@@ -19,10 +19,10 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from adaconv_jax.files import replacing
+from adaconv_jax.files import replacing, tensors_sha256
 from adaconv_jax.models.build import TransferModel, init_params, make_model, model_settings
 from adaconv_jax.models.stylizer import Stylizer
-from adaconv_jax.vgg.file import Tensors, tensors_sha256, to_tensors
+from adaconv_jax.vgg.file import Tensors, to_tensors
 from adaconv_jax.vgg.network import ENCODER_LAYER, VGG, VGGParams, conv_shapes
 
 FORMAT = "adaconv_jax.bundle"

@@ -12,12 +12,11 @@ import jax
 import jax.numpy as jnp
 
 from adaconv_jax.checkpoints.bundle import FORMAT, read_bundle, read_metadata, template, vgg_sha256
-from adaconv_jax.checkpoints.orbax import Checkpoints
 from adaconv_jax.checkpoints.record import summarize
+from adaconv_jax.files import sha256
 from adaconv_jax.models.build import TransferModel, make_model, model_settings
 from adaconv_jax.models.stylizer import Stylizer
 from adaconv_jax.vgg import weights as vgg_files
-from adaconv_jax.vgg.file import sha256
 from adaconv_jax.vgg.network import VGG, VGGParams
 
 # What is used where no model is named.
@@ -221,6 +220,8 @@ def _read_workdir(workdir: Path, step: int | None) -> Trained:
     raise ValueError(
       f"{workdir}: its config.json or vgg.json is not one of this version's train.py: {error!r}"
     ) from error
+  from adaconv_jax.checkpoints.orbax import Checkpoints  # which a bundle does not need
+
   with Checkpoints(workdir, read_only=True) as checkpoints:
     restored = checkpoints.restore_params(template(model), step)
   if restored is None:

@@ -11,21 +11,29 @@ import hashlib
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
-from adaconv_jax.training.step import TrainState
+from adaconv_jax.checkpoints.errors import CheckpointError
 
 log = logging.getLogger(__name__)
 
 _AVERAGED = "averaged"
 
 
-class CheckpointError(RuntimeError):
-  """Checkpoints are there, but none of them can be used."""
+class State(Protocol):
+  """What a checkpoint is made of: a dataclass such as `training.state.TrainState`."""
+
+  step: Any
+  params: Any
+  opt_state: Any
+  averaged: Any
+
+
+S = TypeVar("S", bound=State)
 
 
 class Checkpoints:
@@ -63,7 +71,7 @@ class Checkpoints:
     """The steps that have a complete checkpoint, in order."""
     return sorted(checkpoint.step for checkpoint in self._checkpointer.checkpoints)
 
-  def save(self, state: TrainState) -> None:
+  def save(self, state: State) -> None:
     """Starts to save an unreplicated state of NumPy arrays; `close` or the next save waits."""
     step = int(state.step)
     if step in self.steps():
@@ -73,7 +81,7 @@ class Checkpoints:
     # Without force, Orbax leaves a step out, silently, while it still writes the one before.
     self._checkpointer.save_checkpointables_async(step, items, custom_metadata=metadata, force=True)
 
-  def restore(self, template: TrainState) -> TrainState | None:
+  def restore(self, template: S) -> S | None:
     """Restores the newest checkpoint that is whole, or None when there is none at all.
 
     Whether it has a moving average is of no importance: one that is not expected is left out, and
@@ -85,7 +93,8 @@ class Checkpoints:
     Raises:
       CheckpointError: there are checkpoints, but all are damaged or of another model.
     """
-    plain = dataclasses.replace(template, averaged=None)
+    replace: Any = dataclasses.replace  # a Protocol cannot ask for a dataclass
+    plain = replace(template, averaged=None)
     restored = self._restore(lambda averaged: _items(template if averaged else plain))
     if restored is None:
       return None
@@ -94,7 +103,13 @@ class Checkpoints:
     if template.averaged is not None and averaged is None:
       log.warning("the average of the parameters starts at step %d, which has none", step)
       averaged = jax.tree.map(np.copy, items["params"])
-    return TrainState(optimizer["step"], items["params"], optimizer["opt_state"], averaged)
+    return replace(
+      template,
+      step=optimizer["step"],
+      params=items["params"],
+      opt_state=optimizer["opt_state"],
+      averaged=averaged,
+    )
 
   def restore_params(self, template: Any, step: int | None = None) -> tuple[Any, int] | None:
     """Restores the parameters that are used: the averaged ones where the checkpoint has them.
@@ -166,7 +181,7 @@ class Checkpoints:
     self.close()
 
 
-def _items(state: TrainState) -> dict[str, Any]:
+def _items(state: State) -> dict[str, Any]:
   items = {
     "params": state.params,
     "optimizer": {"step": state.step, "opt_state": state.opt_state},

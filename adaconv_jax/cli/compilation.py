@@ -4,7 +4,7 @@ import os
 
 import jax
 
-from adaconv_jax.vgg.weights import cache_dir
+from adaconv_jax.files import cache_dir
 
 
 def keep_compiled() -> None:

@@ -15,8 +15,8 @@ import numpy as np
 from tqdm import tqdm
 
 from adaconv_jax import images
+from adaconv_jax.checkpoints.errors import CheckpointError
 from adaconv_jax.checkpoints.load import find_model, load_model, shipped_models
-from adaconv_jax.checkpoints.orbax import CheckpointError
 from adaconv_jax.cli.command_line import (
   EXIT_DONE,
   EXIT_INTERRUPTED,
@@ -38,17 +38,13 @@ from adaconv_jax.evaluation.evaluator import (
 from adaconv_jax.evaluation.report import (
   MEANINGS,
   Results,
-  beside,
-  blocks,
-  contents_per_sheet,
-  grids,
   prepare_folder,
-  strips,
   summarize,
   table,
   write_csv,
   write_json,
 )
+from adaconv_jax.evaluation.sheets import beside, blocks, contents_per_sheet, grids, strips
 from adaconv_jax.evaluation.similarity import Spread, spread
 from adaconv_jax.files import replacing
 from adaconv_jax.models.stylizer import Stylizer

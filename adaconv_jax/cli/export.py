@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from adaconv_jax.checkpoints.bundle import save_bundle
+from adaconv_jax.checkpoints.errors import CheckpointError
 from adaconv_jax.checkpoints.load import read_model, stylizer_of
-from adaconv_jax.checkpoints.orbax import CheckpointError
-from adaconv_jax.vgg.file import sha256
+from adaconv_jax.files import sha256
 
 
 def export(

@@ -14,7 +14,7 @@ from adaconv_jax.cli.command_line import attempt
 from adaconv_jax.cli.pairs import Pair
 from adaconv_jax.files import replacing
 from adaconv_jax.inference import encode, encode_content, render_encoded
-from adaconv_jax.models.build import StyleCode
+from adaconv_jax.models.style_code import StyleCode
 from adaconv_jax.models.stylizer import ContentCode, Stylizer
 from adaconv_jax.ops.extent import Extent, put_in
 

@@ -16,14 +16,15 @@ from flax import struct
 
 from adaconv_jax.evaluation import artefacts
 from adaconv_jax.evaluation.similarity import load_lpips, ssim
+from adaconv_jax.files import tensors_sha256
 from adaconv_jax.images import ImageError
-from adaconv_jax.models.build import StyleCode
+from adaconv_jax.models.style_code import StyleCode
 from adaconv_jax.models.stylizer import ContentCode, Stylizer
 from adaconv_jax.ops.adain import ChannelStats
 from adaconv_jax.ops.filters import Array
 from adaconv_jax.ops.losses import content_loss, layer_stats, statistics_loss
 from adaconv_jax.vgg import weights as vgg_weights
-from adaconv_jax.vgg.file import tensors_sha256, to_tensors
+from adaconv_jax.vgg.file import to_tensors
 from adaconv_jax.vgg.network import ENCODER_LAYER, STYLE_LAYERS, VGG
 
 LAYER_WEIGHTS: dict[str, float] = dict.fromkeys(STYLE_LAYERS, 1.0)  # as published
@@ -113,11 +114,6 @@ class Evaluator:
       name: [_encode_style(stylizer, style.image) for style in self._styles]
       for name, stylizer in models.items()
     }
-
-  @property
-  def has_lpips(self) -> bool:
-    """Whether scores have "lpips"."""
-    return self._lpips is not None
 
   def render(
     self,

@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from adaconv_jax.ops.conv import ReflectConv
+from adaconv_jax.models.layers import ReflectConv
 from adaconv_jax.ops.extent import Extent
 
 # Per scale, coarse to fine: channels that come in, and the output channels of its convolutions.

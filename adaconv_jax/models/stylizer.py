@@ -17,38 +17,16 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from adaconv_jax.models.build import STRIDE, AdaConv, StyleCode, TransferModel, blend, is_one
+from adaconv_jax.models.adaconv import AdaConv
+from adaconv_jax.models.build import TransferModel
 from adaconv_jax.models.decoder import SCALES
+from adaconv_jax.models.style_code import StyleCode, blend, is_one
 from adaconv_jax.ops.adain import ChannelStats, channel_stats
 from adaconv_jax.ops.conv import reflect_pad_to_multiple
-from adaconv_jax.ops.extent import Extent, bucket_side, inside, mirror_all
+from adaconv_jax.ops.extent import Extent, bucket_side, mirror_all
+from adaconv_jax.ops.resize import resize, resize_inside
 from adaconv_jax.ops.tiling import WHOLE_BYTES, by_strips, image_bytes, one_by_one
-from adaconv_jax.vgg.network import ENCODER_LAYER, VGG, reach
-
-
-def resize(images: jax.Array, height: int, width: int) -> jax.Array:
-  """Resizes `[n, h, w, 3]`, antialiased; in training and at inference the same."""
-  if images.shape[1:3] == (height, width):
-    return images
-  return jax.image.resize(images, (images.shape[0], height, width, 3), "linear", antialias=True)
-
-
-def resize_inside(images: jax.Array, extent: Extent, height: int, width: int) -> jax.Array:
-  """`resize`s what counts of `[n, h, w, 3]`, and nothing else."""
-  counts = inside(images, extent)
-  known = jnp.where(counts, images, 0)
-  counts = jnp.broadcast_to(counts.astype(images.dtype), (*images.shape[:3], 1))
-  resized = jax.image.scale_and_translate(
-    jnp.concatenate([known, counts], axis=-1),
-    (images.shape[0], height, width, 4),
-    (1, 2),
-    jnp.array([height / extent.height, width / extent.width], images.dtype),
-    jnp.zeros(2, images.dtype),
-    "linear",
-    antialias=True,
-  )
-  # At the border some of the weights are those of zeros.
-  return resized[..., :3] / resized[..., 3:]
+from adaconv_jax.vgg.network import ENCODER_LAYER, STRIDE, VGG, reach
 
 
 @struct.dataclass

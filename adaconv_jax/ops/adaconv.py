@@ -1,4 +1,4 @@
-"""Adaptive convolutions (Chandran et al., CVPR 2021): the operation, and what predicts its kernels.
+"""Adaptive convolutions (Chandran et al., CVPR 2021): the operation.
 
 Where AdaIN multiplies each channel of the content by one number and adds another, AdaConv
 convolves it with whole kernels that a network predicts from the style, so that structure is
@@ -8,30 +8,14 @@ run one convolution: the same result, less memory, and a fast backward pass.
 """
 
 import functools
-from typing import NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from adaconv_jax.ops.adain import EPS, ChannelStats, instance_norm
-from adaconv_jax.ops.conv import ReflectConv, conv_per_sample, reflect_pad, upsample
+from adaconv_jax.ops.conv import conv_per_sample, reflect_pad, upsample
 from adaconv_jax.ops.extent import Extent, mirror_border
-
-
-class AdaConvKernels(NamedTuple):
-  """What a style does to one scale of the decoder; every array has a leading batch axis `n`.
-
-  Attributes:
-    spatial: `[n, k, k, c_in / groups, c_out]`.
-    pointwise: `[n, 1, 1, c_out / groups, c_out]`.
-    bias: `[n, c_out]`.
-  """
-
-  spatial: jax.Array
-  pointwise: jax.Array
-  bias: jax.Array
 
 
 def adaconv(
@@ -173,67 +157,3 @@ def _check_shapes(features, spatial_kernel, pointwise_kernel, bias, groups) -> N
   for name, (got, wanted) in expected.items():
     if got != wanted:
       raise ValueError(f"{name}: expected {wanted} for groups={groups}, got {got}")
-
-
-class GlobalStyleEncoder(nn.Module):
-  """E_S: the style's relu4_1 map to the style descriptor W (paper, section 4.1 and figure 2).
-
-  Three times 3x3 convolution, LeakyReLU(0.01) and 2x2 average pooling, then a fully connected
-  layer. That layer ties the module to one input size: 32x32, of a 256x256 style.
-
-  Attributes:
-    style_dim: channels of the descriptor, s_d; 512 as published.
-    descriptor_size: height and width of the descriptor, s_h = s_w; the kernels' size.
-    width: channels of the three convolutions; 512 as published.
-  """
-
-  style_dim: int = 512
-  descriptor_size: int = 3
-  width: int = 512
-
-  @nn.compact
-  def __call__(self, style_features: jax.Array) -> jax.Array:
-    """Encodes `[n, h, w, 512]` as `[n, descriptor_size, descriptor_size, style_dim]`."""
-    x = style_features
-    for index in range(3):
-      x = nn.leaky_relu(ReflectConv(self.width, name=f"conv{index + 1}")(x), 0.01)
-      x = nn.avg_pool(x, (2, 2), (2, 2))
-    size = self.descriptor_size
-    x = nn.Dense(size * size * self.style_dim, kernel_init=nn.initializers.xavier_uniform())(
-      x.reshape(x.shape[0], -1)
-    )
-    return x.reshape(-1, size, size, self.style_dim)
-
-
-class KernelPredictor(nn.Module):
-  """K_i: the style descriptor to the kernels of one decoder scale (paper, figure 3).
-
-  What the branches predict is the difference from kernels that leave the normalized features as
-  they are. In the function's reach this is only a constant; but training starts as a decoder with
-  instance normalization, where kernels that are noise at first would hide the content.
-
-  Attributes:
-    channels: c_in = c_out of the scale.
-    groups: n_g of the scale.
-  """
-
-  channels: int
-  groups: int
-
-  @nn.compact
-  def __call__(self, style_descriptor: jax.Array) -> AdaConvKernels:
-    """Predicts the kernels from `[n, k, k, style_dim]`, where k becomes their size."""
-    n, k = style_descriptor.shape[:2]
-    group = self.channels // self.groups
-    init = nn.initializers.variance_scaling(0.01, "fan_avg", "uniform")
-    pooled = jnp.mean(style_descriptor, axis=(1, 2))
-    spatial = ReflectConv(group * self.channels, k, init, name="spatial")(style_descriptor)
-    pointwise = nn.Dense(group * self.channels, kernel_init=init, name="pointwise")(pooled)
-    bias = nn.Dense(self.channels, kernel_init=init, name="bias")(pooled)
-    identity = jnp.tile(jnp.eye(group), self.groups)  # [c / groups, c]
-    center = jnp.zeros((k, k, 1, 1)).at[k // 2, k // 2].set(1)
-    return AdaConvKernels(
-      spatial.reshape(n, k, k, group, self.channels) + center * identity,
-      pointwise.reshape(n, 1, 1, group, self.channels) + identity,
-      bias,
-    )

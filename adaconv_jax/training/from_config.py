@@ -7,13 +7,9 @@ import optax
 
 from adaconv_jax.models.build import TransferModel, make_model
 from adaconv_jax.training.objective import LossWeights
-from adaconv_jax.training.step import (
-  TrainStep,
-  check_ema_decay,
-  make_optimizer,
-  make_schedule,
-  make_train_step,
-)
+from adaconv_jax.training.optimizer import make_optimizer, make_schedule
+from adaconv_jax.training.state import check_ema_decay
+from adaconv_jax.training.step import TrainStep, make_train_step
 from adaconv_jax.vgg.network import VGG
 
 

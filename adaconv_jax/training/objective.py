@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 
 from adaconv_jax.models.build import TransferModel
-from adaconv_jax.models.stylizer import resize
 from adaconv_jax.ops.adain import ChannelStats
 from adaconv_jax.ops.losses import (
   checkerboard_loss,
@@ -17,6 +16,7 @@ from adaconv_jax.ops.losses import (
   pixel_loss,
   statistics_loss,
 )
+from adaconv_jax.ops.resize import resize
 from adaconv_jax.vgg.network import ENCODER_LAYER, VGG
 
 Metrics = dict[str, jax.Array]

@@ -14,7 +14,8 @@ from tqdm import tqdm
 
 from adaconv_jax import images
 from adaconv_jax.models.stylizer import Stylizer
-from adaconv_jax.training.step import Metrics, fetch
+from adaconv_jax.training.devices import fetch
+from adaconv_jax.training.objective import Metrics
 
 
 class Progress:

@@ -28,7 +28,8 @@ from pathlib import Path
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from adaconv_jax.vgg.file import FORMAT, Tensors, sha256
+from adaconv_jax.files import sha256
+from adaconv_jax.vgg.file import FORMAT, Tensors
 from adaconv_jax.vgg.network import BLOCKS, ENCODER_LAYER, conv_shapes
 
 _MEAN = np.array((0.485, 0.456, 0.406))  # ImageNet's, as in torchvision.

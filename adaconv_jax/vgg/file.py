@@ -3,7 +3,6 @@
 The network in it takes RGB in [0, 1]. The metadata say what it is and where it comes from.
 """
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from adaconv_jax.files import replacing
+from adaconv_jax.files import replacing, sha256, tensors_sha256
 from adaconv_jax.vgg.network import conv_shapes
 
 FORMAT = "adaconv_jax.vgg"
@@ -92,27 +91,10 @@ def to_tensors(params: Mapping) -> Tensors:
   return tensors
 
 
-def sha256(path: str | Path) -> str:
-  """Returns the sha256 of a file in hexadecimal."""
-  with open(path, "rb") as file:
-    return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def tensors_sha256(tensors: Mapping[str, np.ndarray]) -> str:
-  """Returns one sha256, in hexadecimal, of names, types, shapes and values of all tensors."""
-  # safetensors has no checksum of its own, and it orders the metadata at random, so that a hash of
-  # the whole file would differ from one conversion to the next.
-  digest = hashlib.sha256()
-  for name, tensor in sorted(tensors.items()):
-    digest.update(f"{name} {tensor.dtype.str} {tensor.shape}\n".encode())
-    digest.update(np.ascontiguousarray(tensor).data)
-  return digest.hexdigest()
-
-
 def _not_ours(path: Path, reason: str) -> ValueError:
   return ValueError(
     f"{path}: not a file of VGG weights that this version can load: {reason}. Files that others "
-    f"publish are imported with python -m adaconv_jax.vgg.weights import {path} --arch ARCH "
+    f"publish are imported with python -m adaconv_jax.cli.vgg import {path} --arch ARCH "
     "--output OUT.safetensors; a damaged one has to be made or downloaded again."
   )
 

@@ -21,6 +21,7 @@ BLOCKS: Mapping[str, tuple[tuple[int, int], ...]] = {
   "vgg19": ((2, 64), (2, 128), (4, 256), (4, 512), (4, 512)),
 }
 ENCODER_LAYER = "relu4_1"
+STRIDE = 8  # relu4_1 lies behind three poolings
 STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
 
 COMPUTE_DTYPES = ("float32", "bfloat16")

@@ -1,28 +1,21 @@
 """Where VGG's weights come from: a given file, the cache, the package (vgg16), a download (vgg19).
 
 `file.py` describes our files, `convert.py` makes them from those that others publish, and
-`normalize.py` rescales them. From the command line:
-
-    python -m adaconv_jax.vgg.weights import FILE --arch vgg19 --output OUT.safetensors
-    python -m adaconv_jax.vgg.weights normalize FILE --images DIR --output OUT.safetensors
+`normalize.py` rescales them.
 """
 
-import argparse
 import importlib.util
-import os
-import sys
 import tempfile
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 
-from adaconv_jax.images import find_images
+from adaconv_jax.files import cache_dir
 from adaconv_jax.vgg import convert as vgg_import
 from adaconv_jax.vgg.download import DownloadError, download
-from adaconv_jax.vgg.file import read_file, to_params, to_tensors, write_file
-from adaconv_jax.vgg.network import BLOCKS, ENCODER_LAYER, VGGParams, conv_shapes
-from adaconv_jax.vgg.normalize import normalize, photographs
+from adaconv_jax.vgg.file import read_file, to_params, write_file
+from adaconv_jax.vgg.network import ENCODER_LAYER, VGGParams, conv_shapes
 
 PACKAGED = Path(__file__).parents[1] / "pretrained"
 
@@ -47,7 +40,7 @@ def load(
 
   Args:
     arch: "vgg16" or "vgg19".
-    path: a file that `python -m adaconv_jax.vgg.weights import` wrote; nothing else is tried.
+    path: a file that `python -m adaconv_jax.cli.vgg import` wrote; nothing else is tried.
     last: the last activation needed; the parameters behind it are left out.
 
   Returns:
@@ -87,11 +80,6 @@ def find(arch: str) -> Path:
   return _fetch(arch, cached)
 
 
-def cache_dir() -> Path:
-  """Returns the folder for downloaded weights: `$ADACONV_CACHE`, else `~/.cache/adaconv_jax`."""
-  return Path(os.environ.get("ADACONV_CACHE") or "~/.cache/adaconv_jax").expanduser()
-
-
 def _fetch(arch: str, target: Path) -> Path:
   """Downloads and converts the weights of `arch` to `target`; two processes may do so at once."""
   failures = []
@@ -119,7 +107,7 @@ def _how_to_get(arch: str, target: Path, failures: list[str]) -> str:
   for url, _ in SOURCES[arch]:
     lines += [
       f"  - download {url} elsewhere, copy it here, and run",
-      f"    python -m adaconv_jax.vgg.weights import {url.rsplit('/', 1)[1]} --arch {arch} "
+      f"    python -m adaconv_jax.cli.vgg import {url.rsplit('/', 1)[1]} --arch {arch} "
       f"--output {target}",
     ]
   lines += [
@@ -127,46 +115,3 @@ def _how_to_get(arch: str, target: Path, failures: list[str]) -> str:
     "  - use vgg16, whose weights are part of this package: --config.model.vgg=vgg16",
   ]
   return "\n".join(lines)
-
-
-def main(argv: list[str] | None = None) -> None:
-  """Runs the command line; what is wrong with a file ends it with one message."""
-  parser = argparse.ArgumentParser(prog="python -m adaconv_jax.vgg.weights")
-  commands = parser.add_subparsers(dest="command", required=True)
-  command = commands.add_parser("import", help="convert VGG weights that others publish")
-  command.add_argument("file", type=Path, metavar="FILE", help=".pth, .safetensors or Keras's .h5")
-  command.add_argument("--arch", required=True, choices=sorted(BLOCKS))
-  command.add_argument("--output", required=True, type=Path)
-  command.set_defaults(run=_import)
-  command = commands.add_parser("normalize", help="rescale every filter to a mean activation of 1")
-  command.add_argument("file", type=Path, metavar="FILE", help="what `import` has written")
-  command.add_argument(
-    "--images", required=True, type=Path, help="folder; some hundred photographs"
-  )
-  command.add_argument("--output", required=True, type=Path)
-  command.set_defaults(run=_normalize)
-  args = parser.parse_args(argv)
-  try:
-    print(f"{args.output}: {args.run(args)}")
-  except (OSError, ValueError, ImportError) as error:
-    sys.exit(f"error: {error}")
-
-
-def _import(args: argparse.Namespace) -> str:
-  tensors, metadata = vgg_import.convert(args.file, args.arch)
-  write_file(args.output, tensors, metadata)
-  return f"{metadata['arch']} up to {metadata['last']}, from {metadata['source']}"
-
-
-def _normalize(args: argparse.Namespace) -> str:
-  tensors, info = read_file(args.file)
-  images = find_images(args.images)
-  params = normalize(to_params(tensors), photographs(images), info["arch"])
-  metadata = {name: value for name, value in info.items() if name not in ("path", "file_sha256")}
-  metadata["scaled"] = f"mean activation 1 over {len(images)} images"
-  write_file(args.output, to_tensors(params), metadata)
-  return f"{metadata['arch']} up to {metadata['last']}, {metadata['scaled']}"
-
-
-if __name__ == "__main__":
-  main()

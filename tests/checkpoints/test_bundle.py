@@ -18,8 +18,9 @@ from small_models import make_workdir, small_stylizer
 import adaconv_jax
 from adaconv_jax.checkpoints import bundle
 from adaconv_jax.checkpoints.bundle import save_bundle
+from adaconv_jax.checkpoints.errors import CheckpointError
 from adaconv_jax.checkpoints.load import find_model, load_model, load_start, shipped_models
-from adaconv_jax.checkpoints.orbax import CheckpointError, Checkpoints
+from adaconv_jax.checkpoints.orbax import Checkpoints
 from adaconv_jax.checkpoints.record import summarize
 from adaconv_jax.cli import export
 from adaconv_jax.models.build import model_settings

@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from adaconv_jax.checkpoints.orbax import CheckpointError, Checkpoints
-from adaconv_jax.training.step import TrainState
+from adaconv_jax.checkpoints.errors import CheckpointError
+from adaconv_jax.checkpoints.orbax import Checkpoints
+from adaconv_jax.training.state import TrainState
 
 
 def state(step: int, size: int = 500) -> TrainState:

@@ -17,8 +17,8 @@ from adaconv_jax.checkpoints.load import (
   shipped_models,
 )
 from adaconv_jax.evaluation.similarity import ssim
+from adaconv_jax.files import sha256
 from adaconv_jax.ops import losses
-from adaconv_jax.vgg.file import sha256
 from adaconv_jax.vgg.network import STYLE_LAYERS
 
 ROOT = Path(__file__).parents[2]

@@ -3,7 +3,8 @@ import json
 import pytest
 from small_runs import write_images
 
-from adaconv_jax.checkpoints.record import prepare_images, summarize
+from adaconv_jax.checkpoints.record import summarize
+from adaconv_jax.data.prepare import prepare_images
 
 
 def prepare(folder, workdir, **changed):

@@ -17,7 +17,7 @@ from small_models import small_stylizer
 import adaconv_jax.cli.evaluate as evaluate
 from adaconv_jax import images
 from adaconv_jax.cli.evaluate import main
-from adaconv_jax.evaluation import artefacts, similarity
+from adaconv_jax.evaluation import artefacts, sheets, similarity
 from adaconv_jax.evaluation import evaluator as evaluation
 from adaconv_jax.evaluation import report as evaluation_files
 from adaconv_jax.evaluation.evaluator import SCORES, draw_pairs
@@ -251,8 +251,8 @@ def test_a_sheet_has_contents_across_styles_down_and_models_side_by_side(folder,
 
 
 def test_many_pictures_are_split_over_sheets_of_about_equal_size(folder, capsys, monkeypatch):
-  monkeypatch.setattr(evaluation_files, "_ACROSS", 2)
-  monkeypatch.setattr(evaluation_files, "_DOWN", 1)
+  monkeypatch.setattr(sheets, "_ACROSS", 2)
+  monkeypatch.setattr(sheets, "_DOWN", 1)
   images.save("c/emu.png", picture(9))
   assert run(capsys)[0] == 0
   sizes = []
@@ -261,7 +261,7 @@ def test_many_pictures_are_split_over_sheets_of_about_equal_size(folder, capsys,
       sizes.append(sheet.size)
   one, two = 2 * SIZE + 4, 3 * SIZE + 8  # across, with the style on the left
   assert sizes == [(one, one), (one, one), (two, one), (two, one)]
-  assert [list(b) for b in evaluation_files.blocks(7, 3)] == [[0, 1], [2, 3], [4, 5, 6]]
+  assert [list(b) for b in sheets.blocks(7, 3)] == [[0, 1], [2, 3], [4, 5, 6]]
 
 
 # What goes wrong.

@@ -12,13 +12,17 @@ import pytest
 from PIL import Image
 from small_models import small_stylizer
 
-from adaconv_jax.models.build import AdaConv, AdaIN, blend, init_params, make_model, model_settings
+from adaconv_jax.models.adaconv import AdaConv
+from adaconv_jax.models.adain import AdaIN
+from adaconv_jax.models.build import init_params, make_model, model_settings
 from adaconv_jax.models.decoder import SCALES, Decoder
-from adaconv_jax.models.stylizer import Stylizer, resize, resize_inside
+from adaconv_jax.models.style_code import blend
+from adaconv_jax.models.stylizer import Stylizer
 from adaconv_jax.ops.adaconv import adaconv
 from adaconv_jax.ops.adain import EPS, ChannelStats
 from adaconv_jax.ops.conv import upsample
 from adaconv_jax.ops.extent import Extent
+from adaconv_jax.ops.resize import resize, resize_inside
 
 TRANSFORMS = ["adain", "adaconv"]
 GROUPS = (512, 128, 32, 8)

@@ -10,13 +10,9 @@ import numpy as np
 import pytest
 from jax import lax
 
-from adaconv_jax.ops.adaconv import (
-  AdaConvKernels,
-  GlobalStyleEncoder,
-  KernelPredictor,
-  adaconv,
-  compose_kernels,
-)
+from adaconv_jax.models.adaconv import GlobalStyleEncoder, KernelPredictor
+from adaconv_jax.models.style_code import AdaConvKernels
+from adaconv_jax.ops.adaconv import adaconv, compose_kernels
 from adaconv_jax.ops.adain import EPS, instance_norm
 from adaconv_jax.ops.extent import Extent
 

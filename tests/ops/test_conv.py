@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from jax import lax
 
+from adaconv_jax.models.layers import ReflectConv
 from adaconv_jax.ops.conv import cpu as conv_cpu
 from adaconv_jax.ops.conv.dispatch import (
   SMALLEST_ON_CPU,
-  ReflectConv,
   conv,
   conv_per_sample,
   conv_valid,

@@ -11,8 +11,9 @@ import jax
 import numpy as np
 import pytest
 
+from adaconv_jax.models.adaconv import GlobalStyleEncoder, KernelPredictor
 from adaconv_jax.models.decoder import Decoder
-from adaconv_jax.ops.adaconv import GlobalStyleEncoder, KernelPredictor, adaconv
+from adaconv_jax.ops.adaconv import adaconv
 from adaconv_jax.ops.adain import EPS, adain, instance_norm
 from adaconv_jax.ops.losses import content_loss, style_loss
 

@@ -11,7 +11,8 @@ from small_models import SETTINGS, small_stylizer
 
 from adaconv_jax.models.build import init_params, make_model
 from adaconv_jax.ops import losses
-from adaconv_jax.training import objective
+from adaconv_jax.training import devices, objective, optimizer
+from adaconv_jax.training import state as states
 from adaconv_jax.training import step as training
 from adaconv_jax.vgg.network import ENCODER_LAYER, STYLE_LAYERS, VGG
 from configs import adaconv, adain
@@ -30,7 +31,7 @@ def batch(size=2, seed=0):
 
 
 def test_published_schedule_divides_by_one_plus_decay_times_step():
-  schedule = training.make_schedule(
+  schedule = optimizer.make_schedule(
     1e-4, warmup_steps=0, decay="inverse_time", decay_rate=5e-5, num_steps=160_000
   )
   assert np.isclose(schedule(0), 1e-4)
@@ -39,7 +40,7 @@ def test_published_schedule_divides_by_one_plus_decay_times_step():
 
 
 def test_warmup_grows_linearly_and_cosine_ends_at_zero():
-  schedule = training.make_schedule(
+  schedule = optimizer.make_schedule(
     1.0, warmup_steps=4, decay="cosine", decay_rate=0.0, num_steps=1000
   )
   for step, rate in enumerate([0.25, 0.5, 0.75, 1.0]):
@@ -50,7 +51,7 @@ def test_warmup_grows_linearly_and_cosine_ends_at_zero():
 
 def test_unknown_decay_is_refused_by_name():
   with pytest.raises(ValueError, match="optimizer.decay.*'linear'"):
-    training.make_schedule(1.0, warmup_steps=0, decay="linear", decay_rate=0.0, num_steps=1)
+    optimizer.make_schedule(1.0, warmup_steps=0, decay="linear", decay_rate=0.0, num_steps=1)
 
 
 @pytest.mark.parametrize("clip_norm", [0.0, 10.0])
@@ -58,7 +59,7 @@ def test_optimizer_is_adam_on_gradients_clipped_to_a_global_norm(clip_norm):
   params = {"a": jnp.zeros(3), "b": jnp.zeros(())}
   # Adam's first step forgets the gradient's size, so the second one tells whether it was clipped.
   steps = [{"a": jnp.full(3, 100.0), "b": jnp.ones(())}, {"a": jnp.ones(3), "b": jnp.ones(())}]
-  tx, plain = training.make_optimizer(lambda step: 0.1, clip_norm), optax.adam(0.1)
+  tx, plain = optimizer.make_optimizer(lambda step: 0.1, clip_norm), optax.adam(0.1)
   state, plain_state = tx.init(params), plain.init(params)
   for grads in steps:
     norm = float(np.sqrt(sum(np.sum(np.square(g)) for g in jax.tree.leaves(grads))))
@@ -76,10 +77,10 @@ def test_batch_that_does_not_divide_over_the_devices_is_refused(monkeypatch):
   monkeypatch.setattr(jax, "device_count", lambda: 8)
   monkeypatch.setattr(jax, "process_count", lambda: 2)
   with pytest.raises(ValueError, match=r"config\.batch_size.*8 devices, got 12; use 8 or 16"):
-    training.process_batch_size(12)
+    devices.process_batch_size(12)
   with pytest.raises(ValueError, match="got 3; use 8"):
-    training.process_batch_size(3)
-  assert training.process_batch_size(16) == 8
+    devices.process_batch_size(3)
+  assert devices.process_batch_size(16) == 8
 
 
 @pytest.mark.parametrize(("decay", "steps"), [(0.9, 200), (0.999, 30)])
@@ -87,7 +88,7 @@ def test_average_weighs_the_parameters_by_powers_of_a_decay_that_grows_to_its_ow
   values = np.random.default_rng(0).standard_normal(steps)
   average: Any = {"a": jnp.asarray(1000.0)}
   for step, value in enumerate(values):
-    average = training.moving_average(
+    average = states.moving_average(
       average, {"a": jnp.asarray(value)}, jnp.asarray(step, jnp.int32), decay
     )
   decays = [min(decay, (1 + step) / (10 + step)) for step in range(steps)]
@@ -128,7 +129,7 @@ def test_transfer_loss_is_the_papers_sum(transform):
 def test_style_rate_scales_the_steps_of_the_style_encoder_and_the_spatial_predictors_alone():
   params = small_stylizer("adaconv").params
   grads = jax.tree.map(jnp.ones_like, params)
-  tx, plain = (training.make_optimizer(lambda _: 0.1, 10.0, rate) for rate in (0.25, 1.0))
+  tx, plain = (optimizer.make_optimizer(lambda _: 0.1, 10.0, rate) for rate in (0.25, 1.0))
   updates: Any = tx.update(grads, tx.init(params), params)[0]
   expected: Any = plain.update(grads, plain.init(params), params)[0]
   slow = set()
@@ -145,7 +146,7 @@ def test_style_rate_scales_the_steps_of_the_style_encoder_and_the_spatial_predic
 @pytest.mark.parametrize("rate", [0.0, -1.0])
 def test_a_style_rate_that_is_not_above_zero_is_refused_by_name(rate):
   with pytest.raises(ValueError, match="optimizer.style_rate.*above 0"):
-    training.make_optimizer(lambda _: 0.1, 10.0, rate)
+    optimizer.make_optimizer(lambda _: 0.1, 10.0, rate)
 
 
 @pytest.mark.parametrize("transform", ["adain", "adaconv"])
@@ -154,7 +155,7 @@ def test_evaluation_is_the_mean_over_the_pairs_that_have_a_weight(transform):
   loss = jax.jit(objective.make_loss(stylizer.model, stylizer.vgg, WEIGHTS, reconstruct=False))
   means = [loss(stylizer.params, stylizer.vgg_params, data, 0.5)[1] for data in (first, second)]
   step = training.make_eval_step(stylizer.model, stylizer.vgg, WEIGHTS.layers)
-  params, vgg_params = (training.replicate(tree) for tree in (stylizer.params, stylizer.vgg_params))
+  params, vgg_params = (devices.replicate(tree) for tree in (stylizer.params, stylizer.vgg_params))
   # A style of the wrong pair would be noticed, a pair of weight 0 as well.
   mixed = [{k: np.stack([a[k][i], b[k][j]]) for k in a} for a, b, i, j in (
     (second, first, 0, 0), (first, second, 1, 1)
@@ -217,31 +218,31 @@ def test_step_moves_all_parameters_ramps_the_style_weight_and_compiles_once(capl
   def schedule(step):
     return 0.0 * step + 1e-3
 
-  tx = training.make_optimizer(schedule, 10.0)
+  tx = optimizer.make_optimizer(schedule, 10.0)
   step = training.make_train_step(
     model, vgg, tx, schedule, WEIGHTS, reconstruct_steps=1, ema_decay=0.25
   )
   params = jax.tree.map(jnp.asarray, stylizer.params)
   before = jax.tree.map(np.asarray, params)
-  first = training.create_state(params, tx, average=True)
+  first = states.create_state(params, tx, average=True)
   first = dataclasses.replace(first, step=jnp.ones((), jnp.int32))
-  state = training.replicate(first)
-  vgg_params = training.replicate(stylizer.vgg_params)
+  state = devices.replicate(first)
+  vgg_params = devices.replicate(stylizer.vgg_params)
   ramp, averaged = [], before
   for decay in (2 / 11, 3 / 12):
     caplog.clear()
     with jax.log_compiles():
-      state, metrics = step(state, vgg_params, training.shard(batch(jax.local_device_count())))
-    values = {name: float(training.fetch(value)) for name, value in metrics.items()}
+      state, metrics = step(state, vgg_params, devices.shard(batch(jax.local_device_count())))
+    values = {name: float(devices.fetch(value)) for name, value in metrics.items()}
     rest = values["loss"] - WEIGHTS.content * values["content_loss"]
     ramp.append(rest / (WEIGHTS.style * values["style_loss"]))
     assert np.isclose(values["learning_rate"], 1e-3)
     averaged = jax.tree.map(
-      lambda a, p, decay=decay: decay * a + (1 - decay) * p, averaged, training.fetch(state.params)
+      lambda a, p, decay=decay: decay * a + (1 - decay) * p, averaged, devices.fetch(state.params)
     )
   assert "compil" not in caplog.text  # of the second step
   np.testing.assert_allclose(ramp, [0.25, 0.5], rtol=1e-3)
-  after = training.fetch(state)
+  after = devices.fetch(state)
   assert int(after.step) == 3
   for path, leaf in jax.tree.flatten_with_path(after.params)[0]:
     old = before

@@ -50,7 +50,7 @@ def test_loading_refuses_a_truncated_a_foreign_and_a_newer_file(imported_vgg19, 
   (tmp_path / "short.safetensors").write_bytes(imported_vgg19.read_bytes()[:-10])
   with pytest.raises(ValueError, match="not a whole safetensors file"):
     vgg_weights.load("vgg19", tmp_path / "short.safetensors")
-  with pytest.raises(ValueError, match="has not been imported.*vgg_weights import .*model"):
+  with pytest.raises(ValueError, match="has not been imported.*cli.vgg import .*model"):
     vgg_weights.load("vgg19", imported_vgg19.parent / "model.safetensors")
   save_file({}, tmp_path / "new.safetensors", {"format": "adaconv_jax.vgg", "version": "2"})
   with pytest.raises(ValueError, match="has version 2, this is 1"):

@@ -1,4 +1,4 @@
-"""Finding VGG's weights: a given path, the cache, the package, a download; and the command line."""
+"""Finding VGG's weights: a given path, the cache, the package, a download."""
 
 import shutil
 import threading
@@ -16,7 +16,6 @@ from adaconv_jax.images import find_images
 from adaconv_jax.vgg import normalize as vgg_normalize
 from adaconv_jax.vgg import weights as vgg_weights
 from adaconv_jax.vgg.file import read_file
-from adaconv_jax.vgg.network import conv_shapes
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +137,7 @@ def test_offline_the_error_says_what_to_put_where(cache, monkeypatch):
   text = str(error.value)
   assert f"{url}: no connection" in text
   assert (
-    "python -m adaconv_jax.vgg.weights import model.safetensors --arch vgg19 "
+    "python -m adaconv_jax.cli.vgg import model.safetensors --arch vgg19 "
     f"--output {cache / 'vgg19.safetensors'}"
   ) in text
   assert "--config.model.vgg_weights=PATH" in text and "vgg16" in text
@@ -163,16 +162,3 @@ def test_a_pth_is_not_downloaded_where_torch_is_not_there_to_read_it(cache, monk
   monkeypatch.setattr(vgg_weights, "SOURCES", {"vgg19": (("http://127.0.0.1:9/a.pth", "00"),)})
   with pytest.raises(FileNotFoundError, match="a.pth: not tried, because reading it needs torch"):
     vgg_weights.load("vgg19")
-
-
-def test_command_line_imports_and_reports_errors_in_one_line(timm_vgg19, tmp_path, capsys):
-  output = tmp_path / "new" / "vgg19.safetensors"
-  vgg_weights.main(["import", str(timm_vgg19), "--arch", "vgg19", "--output", str(output)])
-  assert "vgg19 up to relu4_1" in capsys.readouterr().out
-  params, info = vgg_weights.load("vgg19", output)
-  assert info["source"] == "torchvision weights, model.safetensors"
-  assert set(params) == {"zero", *conv_shapes("vgg19", "relu4_1")}
-  with pytest.raises(SystemExit, match="^error: .*holds vgg19"):
-    vgg_weights.main(["import", str(timm_vgg19), "--arch", "vgg16", "--output", str(output)])
-  with pytest.raises(SystemExit, match="^error: .*nowhere.pth"):
-    vgg_weights.main(["import", "nowhere.pth", "--arch", "vgg16", "--output", str(output)])

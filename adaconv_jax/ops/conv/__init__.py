@@ -1,7 +1,6 @@
 """The 3x3 convolution that every network here is made of, in the fastest form for each platform."""
 
 from adaconv_jax.ops.conv.dispatch import (
-  ReflectConv,
   conv,
   conv_per_sample,
   conv_valid,
@@ -12,7 +11,6 @@ from adaconv_jax.ops.conv.dispatch import (
 )
 
 __all__ = [
-  "ReflectConv",
   "conv",
   "conv_per_sample",
   "conv_valid",

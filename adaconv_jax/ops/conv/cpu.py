@@ -20,7 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-DIMENSION_NUMBERS = ("NHWC", "HWIO", "NHWC")
+from adaconv_jax.ops.conv.reference import DIMENSION_NUMBERS
+
 # Channels and pixels (of all images) from which on Winograd's form wins, measured with images of
 # 256 and 512 pixels; with fewer pixels, the transformed kernels are not worth their memory.
 WINOGRAD_CHANNELS = 128

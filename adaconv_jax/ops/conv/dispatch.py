@@ -1,8 +1,8 @@
 """The 3x3 convolution that every network here is made of: reflect padding, stride 1.
 
 Reflect padding keeps the borders of a picture free of the dark frames that zero padding leaves
-(both papers use it). `conv` is the plain function; `ReflectConv` is the Flax layer around it, and
-`conv_per_sample` is for `vmap` over images and kernels. Each platform runs the form that is
+(both papers use it). `conv` is the plain function, and `conv_per_sample` is for `vmap` over images
+and kernels. Each platform runs the form that is
 fastest there, with gradients of its own: `plain_conv`, which defines the numbers, or those of
 `conv_cpu.py`, or on TPU, for a kernel per image, those of `conv_tpu.py`.
 """
@@ -11,14 +11,13 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import cast
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from adaconv_jax.ops.conv import cpu as conv_cpu
 from adaconv_jax.ops.conv import tpu as conv_tpu
-from adaconv_jax.ops.conv.cpu import DIMENSION_NUMBERS
+from adaconv_jax.ops.conv.reference import DIMENSION_NUMBERS
 from adaconv_jax.ops.extent import Extent, mirror_border
 
 # Images below this height or width are convolved plainly on CPU too: they take no time, and the
@@ -280,29 +279,3 @@ def _per_platform(
     return lax.platform_dependent(*arrays, cpu=one_by_one, tpu=on_tpu, default=together), True
 
   return function
-
-
-class ReflectConv(nn.Module):
-  """A learned convolution with reflect padding and stride 1.
-
-  Attributes:
-    features: number of output channels.
-    kernel_size: height and width of the kernel, odd.
-    kernel_init: initializer of the kernel; Xavier is what AdaConv's implementations train with.
-    bias_init: initializer of the bias.
-  """
-
-  features: int
-  kernel_size: int = 3
-  kernel_init: Callable[..., jax.Array] = nn.initializers.xavier_uniform()
-  bias_init: Callable[..., jax.Array] = nn.initializers.zeros
-
-  @nn.compact
-  def __call__(
-    self, images: jax.Array, *, enlarge: bool = False, extent: Extent | None = None
-  ) -> jax.Array:
-    """Convolves `[n, h, w, c]` to `[n, h, w, features]`; see `conv`."""
-    shape = (self.kernel_size, self.kernel_size, images.shape[-1], self.features)
-    kernel = self.param("kernel", self.kernel_init, shape)
-    bias = self.param("bias", self.bias_init, (self.features,))
-    return conv(images, kernel, bias, enlarge=enlarge, extent=extent)

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from adaconv_jax.ops.conv.cpu import DIMENSION_NUMBERS
+from adaconv_jax.ops.conv.reference import DIMENSION_NUMBERS
 
 TILE = 8  # columns that a TPU keeps together
 
