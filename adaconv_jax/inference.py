@@ -14,12 +14,18 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from adaconv_jax.checkpoints.load import DEFAULT_MODEL, find_model, load_model
+from adaconv_jax.models.adaconv import AdaConv
 from adaconv_jax.models.style_code import StyleCode
 from adaconv_jax.models.stylizer import ContentCode, Stylizer
 from adaconv_jax.ops.extent import Extent
+from adaconv_jax.ops.tiling import WHOLE_BYTES, image_bytes
+from adaconv_jax.vgg.network import STRIDE
 
 # How far values may be outside of [0, 1]: more than rounding, less than a wrong range.
 TOLERANCE = 1e-3
+
+# Sides of buckets from one power of two to the next: at most an eighth is added, 5 % in the mean.
+STEPS_PER_OCTAVE = 8
 
 
 def stylize(
@@ -125,7 +131,7 @@ def _load_once(path: Path, modified: tuple[int, ...]) -> Stylizer:
 def encode(stylizer: Stylizer, styles: ArrayLike, extent: Extent | None = None) -> StyleCode:
   """Encodes `[n, h, w, 3]`; for AdaConv, another size of style costs only a new resize."""
   fitted = _fit_style(stylizer, styles, extent)
-  # Of a style that was resized, all counts.
+  # A style that was resized is valid everywhere.
   return _encode_fitted(stylizer, fitted, extent if stylizer.model.style_size is None else None)
 
 
@@ -174,3 +180,40 @@ def _from_float(stylized: jax.Array, dtype: Any) -> jax.Array:
 def _to_float(batch: jax.Array) -> jax.Array:
   scale = 255 if batch.dtype == jnp.uint8 else 1
   return batch.astype(jnp.float32) / scale
+
+
+def in_bucket(stylizer: Stylizer, picture: np.ndarray) -> tuple[np.ndarray, Extent | None]:
+  """Puts a picture in the top left of an array of one of a few sizes, which share programs.
+
+  Args:
+    stylizer: the model that is going to take it.
+    picture: `[h, w, 3]`.
+
+  Returns:
+    `[1, h', w', 3]`, and the picture's extent in it; the picture alone and None where it has no
+    `bucket`.
+  """
+  size = bucket(stylizer, *picture.shape[:2])
+  if size is None:
+    return picture[None], None
+  below, right = (there - here for there, here in zip(size, picture.shape, strict=False))
+  return np.pad(picture, ((0, below), (0, right), (0, 0)))[None], Extent(*picture.shape[:2])
+
+
+def bucket(stylizer: Stylizer, height: int, width: int) -> tuple[int, int] | None:
+  """The height and width to which a picture can be padded.
+
+  Returns:
+    The size; None where the picture has to keep its own, because it is rendered in strips or
+    styles of its size are enlarged, or the model's kernels are larger than 3 x 3.
+  """
+  h, w = (bucket_side(side, STRIDE) for side in (height, width))
+  large = image_bytes(h, w) > WHOLE_BYTES
+  wide = isinstance(stylizer.model, AdaConv) and stylizer.model.kernel_size > 3
+  return None if large or wide or min(height, width) < 2 * STRIDE else (h, w)
+
+
+def bucket_side(side: int, multiple: int) -> int:
+  """The least height or width of a bucket that holds `side`: a multiple of `multiple`."""
+  step = max(2 ** (side - 1).bit_length() // (2 * STEPS_PER_OCTAVE), multiple)
+  return -(-side // step) * step

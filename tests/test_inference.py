@@ -15,6 +15,7 @@ from small_models import small_stylizer
 import adaconv_jax
 import infer
 from adaconv_jax import images, inference, save_bundle, stylize
+from adaconv_jax.models.build import make_model
 from adaconv_jax.models.stylizer import Stylizer
 
 TRANSFORMS = ["adain", "adaconv"]
@@ -254,3 +255,45 @@ def test_a_model_by_path_is_loaded_again_only_when_it_changes(adain, tmp_path, m
   for model in ("m.safetensors", "run", "run/checkpoints"):
     stylize(CONTENT, STYLE, model=model)
   assert loads[3:] == loads[:3]
+
+
+# Buckets.
+
+
+def test_a_bucket_adds_an_eighth_at_most_and_is_none_of_many():
+  sides = range(1, 2049)
+  buckets = [inference.bucket_side(side, 8) for side in sides]
+  assert buckets == sorted(buckets) and all(bucket % 8 == 0 for bucket in buckets)
+  for side, bucket in zip(sides, buckets, strict=True):
+    assert side <= bucket < max(side * 9 / 8, side + 8)
+    assert inference.bucket_side(bucket, 8) == bucket
+  assert sorted({bucket for bucket in buckets if 256 < bucket <= 1024}) == [
+    *range(288, 513, 32),
+    *range(576, 1025, 64),
+  ]
+
+
+def test_a_picture_is_put_in_the_top_left_of_zeros(adain):
+  content = picture(8, 17, 21)
+  batch, extent = inference.in_bucket(adain, content)
+  assert batch.shape == (1, 24, 24, 3) and extent == (17, 21)
+  np.testing.assert_array_equal(batch[0, :17, :21], content)
+  assert np.count_nonzero(batch) == np.count_nonzero(content)
+
+
+def test_a_bucket_holds_the_picture_in_multiples_of_8(adain):
+  assert inference.bucket(adain, 16, 17) == (16, 24)
+  assert inference.bucket(adain, 375, 500) == (384, 512)
+  assert inference.bucket(adain, 513, 512) == (576, 512)
+
+
+def test_some_pictures_keep_their_size(stylizers):
+  bucket, adain = inference.bucket, stylizers["adain"]
+  assert bucket(adain, 15, 100) is bucket(adain, 100, 15) is None  # enlarged as a style
+  assert bucket(adain, 1408, 1408) == (1408, 1408)
+  assert bucket(adain, 1409, 1408) is None  # rendered in strips
+  batch, extent = inference.in_bucket(adain, np.zeros((1600, 1500, 3), np.uint8))
+  assert batch.shape == (1, 1600, 1500, 3) and extent is None
+  for kernel_size, expected in ((1, (16, 16)), (3, (16, 16)), (5, None)):
+    model = make_model("adaconv", {"kernel_size": kernel_size})
+    assert bucket(stylizers["adaconv"].replace(model=model), 16, 16) == expected

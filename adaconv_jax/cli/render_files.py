@@ -13,10 +13,9 @@ from adaconv_jax import images
 from adaconv_jax.cli.command_line import attempt
 from adaconv_jax.cli.pairs import Pair
 from adaconv_jax.files import replacing
-from adaconv_jax.inference import encode, encode_content, render_encoded
+from adaconv_jax.inference import encode, encode_content, in_bucket, render_encoded
 from adaconv_jax.models.style_code import StyleCode
 from adaconv_jax.models.stylizer import ContentCode, Stylizer
-from adaconv_jax.ops.extent import Extent, put_in
 
 T = TypeVar("T")
 
@@ -72,20 +71,12 @@ def _read(path: Path, size: int | None) -> np.ndarray:
   return np.asarray(picture if size is None else images.resize_shorter(picture, size))
 
 
-def _in_bucket(stylizer: Stylizer, picture: np.ndarray) -> tuple[np.ndarray, Extent | None]:
-  """Makes `[1, h', w', 3]` of `[h, w, 3]`, so that pictures of many sizes share programs."""
-  bucket = stylizer.bucket(*picture.shape[:2])
-  if bucket is None:
-    return picture[None], None
-  return put_in(picture, bucket)[None], Extent(*picture.shape[:2])
-
-
 def _read_content(path: Path, size: int | None, stylizer: Stylizer, for_alpha: bool) -> ContentCode:
-  return encode_content(stylizer, *_in_bucket(stylizer, _read(path, size)), for_alpha)
+  return encode_content(stylizer, *in_bucket(stylizer, _read(path, size)), for_alpha)
 
 
 def _read_style(path: Path, size: int | None, stylizer: Stylizer) -> StyleCode:
-  return encode(stylizer, *_in_bucket(stylizer, _read(path, size)))
+  return encode(stylizer, *in_bucket(stylizer, _read(path, size)))
 
 
 def _make(

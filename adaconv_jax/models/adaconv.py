@@ -120,8 +120,11 @@ class AdaConv(nn.Module):
     if self.style_size < 8 * STRIDE:
       raise ValueError(f"style_size: expected at least {8 * STRIDE}, got {self.style_size}")
 
-  def encode_style(self, style_features: jax.Array) -> tuple[AdaConvKernels, ...]:
+  def encode_style(
+    self, style_features: jax.Array, where: jax.Array | None = None
+  ) -> tuple[AdaConvKernels, ...]:
     """Predicts the kernels from relu4_1 of the styles, `[n, style_size / 8, same, 512]`."""
+    del where  # styles are resized, so that all of them is valid
     descriptor = self.style_encoder(style_features)
     return tuple(predict(descriptor) for predict in self.predictors)
 
@@ -130,10 +133,10 @@ class AdaConv(nn.Module):
     content_features: jax.Array,
     code: StyleCode,
     alpha: float | jax.Array = 1.0,
-    extent: Extent | None = None,
+    where: jax.Array | None = None,
   ) -> jax.Array:
     """The content's own features: AdaConv changes them only inside the decoder."""
-    del code, alpha, extent
+    del code, alpha, where
     return content_features
 
   def decode(self, target: jax.Array, code: tuple[AdaConvKernels, ...]) -> jax.Array:
@@ -158,7 +161,7 @@ class AdaConv(nn.Module):
       features: `[n, h, w, c]`, what enters the scale, or some rows of it.
       code: the kernels of all scales.
       stats: statistics of the whole feature map, where `features` are some rows of it.
-      extent: what counts of `features`; None: all.
+      extent: the valid region of `features`; None: all.
 
     Returns:
       `[n, h, w, c']` for scale 0, `[n, 2 h, 2 w, c']` for the others.

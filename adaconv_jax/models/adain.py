@@ -20,19 +20,19 @@ class AdaIN(nn.Module):
     """A style image may have any size."""
     return None
 
-  def encode_style(self, style_features: jax.Array, extent: Extent | None = None) -> ChannelStats:
-    """Encodes relu4_1 of the styles, `[n, h, w, 512]`, or what counts of it."""
-    return channel_stats(style_features, extent=extent)
+  def encode_style(self, style_features: jax.Array, where: jax.Array | None = None) -> ChannelStats:
+    """Encodes relu4_1 of the styles, `[n, h, w, 512]`; `where` as for `channel_stats`."""
+    return channel_stats(style_features, where=where)
 
   def content_target(
     self,
     content_features: jax.Array,
     code: ChannelStats,
     alpha: float | jax.Array = 1.0,
-    extent: Extent | None = None,
+    where: jax.Array | None = None,
   ) -> jax.Array:
     """AdaIN's t: what enters the decoder, and what the output's relu4_1 is trained to equal."""
-    return blend(content_features, apply_stats(content_features, code, extent=extent), alpha)
+    return blend(content_features, apply_stats(content_features, code, where=where), alpha)
 
   def decode(self, target: jax.Array, code: ChannelStats) -> jax.Array:
     """Decodes `[n, h, w, 512]` to RGB `[n, 8 h, 8 w, 3]`."""

@@ -74,7 +74,7 @@ class Decoder(nn.Module):
       scale: 0 (coarse) to 3.
       features: `[n, h, w, c_in]`, what leaves the scale before.
       enlarge: upsample the features first, as before every scale but the first.
-      extent: what counts of the features; None: all.
+      extent: the valid region of the features; None: all.
 
     Returns:
       `[n, h, w, c_out]`, or with `enlarge` `[n, 2 h, 2 w, c_out]`.

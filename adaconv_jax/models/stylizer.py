@@ -23,9 +23,9 @@ from adaconv_jax.models.decoder import SCALES
 from adaconv_jax.models.style_code import StyleCode, blend, is_one
 from adaconv_jax.ops.adain import ChannelStats, channel_stats
 from adaconv_jax.ops.conv import reflect_pad_to_multiple
-from adaconv_jax.ops.extent import Extent, bucket_side, mirror_all
+from adaconv_jax.ops.extent import Extent, inside, mirror_all
 from adaconv_jax.ops.resize import resize, resize_inside
-from adaconv_jax.ops.tiling import WHOLE_BYTES, by_strips, image_bytes, one_by_one
+from adaconv_jax.ops.tiling import by_strips, image_bytes, one_by_one
 from adaconv_jax.vgg.network import ENCODER_LAYER, STRIDE, VGG, reach
 
 
@@ -37,7 +37,7 @@ class ContentCode:
     features: relu4_1 `[n, ceil(h / 8), ceil(w / 8), 512]`.
     own_style: the code of the contents taken as styles, which AdaConv's alpha needs, or None.
     size: height and width of the contents, static.
-    extent: what counts of the contents; None: all.
+    extent: the valid region of the contents; None: all.
   """
 
   features: jax.Array
@@ -62,18 +62,6 @@ class Stylizer:
   model: TransferModel = struct.field(pytree_node=False)
   vgg: VGG = struct.field(pytree_node=False)
 
-  def bucket(self, height: int, width: int) -> tuple[int, int] | None:
-    """The height and width to which a picture can be enlarged, beside its `Extent`.
-
-    Returns:
-      The size; None where the picture has to keep its own, because it is rendered in strips or
-      styles of its size are enlarged, or the model's kernels are larger than 3 x 3.
-    """
-    h, w = (bucket_side(side, STRIDE) for side in (height, width))
-    large = image_bytes(h, w) > WHOLE_BYTES
-    wide = isinstance(self.model, AdaConv) and self.model.kernel_size > 3
-    return None if large or wide or min(height, width) < 2 * STRIDE else (h, w)
-
   def fit_style(self, style: jax.Array, extent: Extent | None = None) -> jax.Array:
     """Resizes styles to what is encoded; `encode_style` does so itself.
 
@@ -82,10 +70,10 @@ class Stylizer:
 
     Args:
       style: `[n, h, w, 3]`, RGB in [0, 1], any size.
-      extent: what counts of the styles, at least 16 x 16; None: all.
+      extent: the valid region of the styles, at least 16 x 16; None: all.
 
     Returns:
-      `[n, style_size, style_size, 3]` for AdaConv, of which all counts, antialiased and without
+      `[n, style_size, style_size, 3]` for AdaConv, all of it valid, antialiased and without
       keeping the aspect ratio; for AdaIN `style`, enlarged if it is too small for relu4_1.
     """
     size = self.model.style_size
@@ -100,13 +88,14 @@ class Stylizer:
 
     Args:
       style: `[n, h, w, 3]`, RGB in [0, 1], any size; see `fit_style`.
-      extent: what counts of the styles, in the top left of a `bucket`; None: all.
+      extent: the valid region of the styles, at least 16 x 16; None: all.
     """
     fitted = self.fit_style(style, extent)
-    if extent is None or self.model.style_size is not None:
-      return self._apply(self._features(fitted), method="encode_style")
+    if self.model.style_size is not None:
+      extent = None  # resized
     features = self._features(fitted, extent)
-    return self._apply(features, extent.over(STRIDE), method="encode_style")
+    where = inside(features, extent and extent.over(STRIDE))
+    return self._apply(features, where, method="encode_style")
 
   def stylize(
     self, content: jax.Array, code: StyleCode, alpha: float | jax.Array = 1.0
@@ -136,8 +125,8 @@ class Stylizer:
       content: `[n, h, w, 3]`, RGB in [0, 1], any size.
       for_alpha: prepare for an alpha other than 1, which AdaConv does by encoding the contents as
         styles, too.
-      extent: what counts of the contents, in the top left of a `bucket`; None: all. It also tells
-        what counts of the pictures that `render` returns.
+      extent: the valid region of the contents, and of the pictures that `render` returns; None:
+        all. The model's kernels are at most 3 x 3 then.
     """
     adaptive = isinstance(self.model, AdaConv)
     own_style = self.encode_style(content, extent) if for_alpha and adaptive else None
@@ -179,7 +168,8 @@ class Stylizer:
         raise ValueError("alpha: expected 1, because of encode_content(..., for_alpha=False)")
       code = blend(content.own_style, code, alpha)
     extent = content.extent and content.extent.padded(STRIDE).over(STRIDE)
-    target = self._apply(content.features, code, alpha, extent, method="content_target")
+    where = inside(content.features, extent)
+    target = self._apply(content.features, code, alpha, where, method="content_target")
     size = (target.shape[1] * STRIDE, target.shape[2] * STRIDE)
     if jax.tree.leaves(code)[0].shape[0] == 1:  # one for all contents, even behind the blend
       pictures = one_by_one(lambda x: self._decode(x, code, extent), target, size=size)
@@ -211,7 +201,7 @@ class Stylizer:
     """Decodes scale by scale, because AdaConv needs the statistics of the whole feature map."""
     adaptive = isinstance(self.model, AdaConv)
     for scale, (c_in, widths) in enumerate(SCALES):
-      stats = channel_stats(features, extent=extent) if adaptive else None
+      stats = channel_stats(features, where=inside(features, extent)) if adaptive else None
       decode = functools.partial(self._decode_scale, scale, code, stats, extent)
       grow = 2 if scale else 1
       features = by_strips(

@@ -15,7 +15,7 @@ from jax import lax
 
 from adaconv_jax.ops.adain import EPS, ChannelStats, instance_norm
 from adaconv_jax.ops.conv import conv_per_sample, reflect_pad, upsample
-from adaconv_jax.ops.extent import Extent, mirror_border
+from adaconv_jax.ops.extent import Extent, inside, mirror_border
 
 
 def adaconv(
@@ -47,7 +47,7 @@ def adaconv(
       between two scales; cheaper here than apart.
     stats: mu_x and sigma_x, each `[c_in]`, where the features are a part of an image; None computes
       them.
-    extent: what counts of the features, for k up to 3; None: all.
+    extent: the valid region of the features, for k up to 3; None: all.
     eps: added to the biased variance inside the root.
 
   Returns:
@@ -58,7 +58,7 @@ def adaconv(
   """
   _check_shapes(features, spatial_kernel, pointwise_kernel, bias, groups)
   k, _, _, c_out = spatial_kernel.shape
-  normalized = instance_norm(features, stats, extent=extent, eps=eps)
+  normalized = instance_norm(features, stats, where=inside(features, extent), eps=eps)
   if extent is not None:
     if k > 3:
       raise ValueError(f"extent: expected None for kernels larger than 3 x 3, got {k} x {k}")

@@ -10,8 +10,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from adaconv_jax.ops.extent import Extent, inside
-
 EPS = 1e-5
 
 
@@ -23,41 +21,45 @@ class ChannelStats(NamedTuple):
 
 
 def channel_stats(
-  features: jax.Array, *, extent: Extent | None = None, eps: float = EPS
+  features: jax.Array, *, where: jax.Array | None = None, eps: float = EPS
 ) -> ChannelStats:
   """Computes mean and standard deviation over space of `features` `[..., h, w, c]`.
 
-  With `extent`, over what counts of them.
+  Args:
+    features: the feature maps.
+    where: the pixels that the statistics are taken over, boolean `[..., h, w, 1]`; None: all.
+    eps: added to the biased variance inside the root.
 
   Returns:
     `ChannelStats` of `[..., c]` arrays, at least float32; `std = sqrt(var + eps)`.
   """
   features = at_least_float32(features)
-  mean = _mean(features, extent)
+  mean = _mean(features, where)
   centered = features - mean[..., None, None, :]
-  return ChannelStats(mean, jnp.sqrt(_mean(centered**2, extent) + eps))
+  return ChannelStats(mean, jnp.sqrt(_mean(centered**2, where) + eps))
 
 
-def _mean(features: jax.Array, extent: Extent | None) -> jax.Array:
-  if extent is None:
-    return jnp.mean(features, axis=(-3, -2))
-  total = jnp.sum(jnp.where(inside(features, extent), features, 0), axis=(-3, -2))
-  return total / (extent.height * extent.width)
+def _mean(features: jax.Array, where: jax.Array | None) -> jax.Array:
+  axes = (-3, -2)
+  if where is None:
+    return jnp.mean(features, axes)
+  # Unlike `jnp.mean`, this counts the pixels once, and not for every image and channel.
+  return jnp.sum(features, axes, where=where) / jnp.sum(where, axes)
 
 
 def instance_norm(
   features: jax.Array,
   stats: ChannelStats | None = None,
   *,
-  extent: Extent | None = None,
+  where: jax.Array | None = None,
   eps: float = EPS,
 ) -> jax.Array:
   """Normalizes every channel of every image in `[..., h, w, c]` to mean 0 and deviation 1.
 
-  With `stats`, each `[..., c]`, it uses these; for a part of an image. With `extent`, the
-  statistics are those of what counts.
+  The statistics are `stats`, each `[..., c]`, where these are given, as for a part of an image;
+  else those of `channel_stats(features, where=where, eps=eps)`.
   """
-  mean, std = channel_stats(features, extent=extent, eps=eps) if stats is None else stats
+  mean, std = channel_stats(features, where=where, eps=eps) if stats is None else stats
   normalized = (features - mean[..., None, None, :]) / std[..., None, None, :]
   return normalized.astype(features.dtype)
 
@@ -71,7 +73,7 @@ def apply_stats(
   content: jax.Array,
   style_stats: ChannelStats,
   *,
-  extent: Extent | None = None,
+  where: jax.Array | None = None,
   eps: float = EPS,
 ) -> jax.Array:
   """Renormalizes `content` to given channel statistics (Huang & Belongie 2017, eq. 8).
@@ -81,7 +83,7 @@ def apply_stats(
   Args:
     content: feature map `[n, h, w, c]`.
     style_stats: mu(y) and sigma(y), each `[n, c]`, or `[1, c]` for one style on all images.
-    extent: what counts of `content`; None: all.
+    where: the pixels that the statistics of `content` are taken over, see `channel_stats`.
     eps: added to the biased variance of `content` inside the root.
 
   Returns:
@@ -89,7 +91,7 @@ def apply_stats(
   """
   scale = style_stats.std[:, None, None, :]
   shift = style_stats.mean[:, None, None, :]
-  normalized = instance_norm(at_least_float32(content), extent=extent, eps=eps)
+  normalized = instance_norm(at_least_float32(content), where=where, eps=eps)
   return (normalized * scale + shift).astype(content.dtype)
 
 

@@ -1,24 +1,20 @@
-"""Pictures of many sizes in arrays of few sizes, so that few programs are compiled.
+"""Pictures in the top left of larger arrays.
 
-A picture lies in the top left of a larger array, and its true size, the `Extent`, is an argument of
-the compiled program. What lies beyond has no influence: a 3x3 convolution looks one pixel beyond
+The true size of a picture, its `Extent`, may be an argument of a compiled program, so that pictures
+of many sizes share one. What lies beyond has no influence: a 3x3 convolution looks one pixel beyond
 the border, and finds there what reflect padding would have put (`mirror_border`); statistics are
-taken over what is `inside`.
+taken where the picture is (`inside`).
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
-
-# Sides from one power of two to the next: at most an eighth is added, 5 % in the mean.
-STEPS_PER_OCTAVE = 8
 
 
 class Extent(NamedTuple):
-  """Height and width of what counts in an array `[..., h, w, c]`, in its top left; traced."""
+  """Height and width of the valid region of an array `[..., h, w, c]`, in its top left; traced."""
 
   height: int | jax.Array
   width: int | jax.Array
@@ -28,7 +24,7 @@ class Extent(NamedTuple):
     return Extent(self.height * factor, self.width * factor)
 
   def over(self, stride: int) -> "Extent":
-    """That of the array behind poolings, which drop odd last rows and columns."""
+    """That of the array after poolings, which drop odd last rows and columns."""
     return Extent(self.height // stride, self.width // stride)
 
   def padded(self, multiple: int) -> "Extent":
@@ -36,20 +32,14 @@ class Extent(NamedTuple):
     return Extent(*(-(-side // multiple) * multiple for side in self))
 
 
-def bucket_side(side: int, multiple: int) -> int:
-  """The least height or width of a bucket that holds `side`: a multiple of `multiple`."""
-  step = max(2 ** (side - 1).bit_length() // (2 * STEPS_PER_OCTAVE), multiple)
-  return -(-side // step) * step
-
-
-def put_in(picture: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-  """Puts a picture `[h, w, c]` in the top left of zeros, `[*shape, c]`."""
-  below, right = (there - here for there, here in zip(shape, picture.shape, strict=False))
-  return np.pad(picture, ((0, below), (0, right), (0, 0)))
-
-
-def inside(features: jax.Array, extent: Extent) -> jax.Array:
-  """Tells which pixels of `[..., h, w, c]` count: `[h, w, 1]`, boolean."""
+@overload
+def inside(features: jax.Array, extent: Extent) -> jax.Array: ...
+@overload
+def inside(features: jax.Array, extent: Extent | None) -> jax.Array | None: ...
+def inside(features: jax.Array, extent: Extent | None) -> jax.Array | None:
+  """Which pixels of `[..., h, w, c]` are valid: `[h, w, 1]`, boolean; None if all are."""
+  if extent is None:
+    return None
   h, w = features.shape[-3:-1]
   rows, columns = jnp.arange(h)[:, None, None], jnp.arange(w)[None, :, None]
   return (rows < extent.height) & (columns < extent.width)
@@ -58,15 +48,15 @@ def inside(features: jax.Array, extent: Extent) -> jax.Array:
 def mirror_border(features: jax.Array, extent: Extent, *, enlarge: bool = False) -> jax.Array:
   """Prepares `[..., h, w, c]` for a reflect-padded 3x3 convolution.
 
-  The row and the column behind the extent become what reflect padding would put there. All that is
+  The row and the column after the extent become what reflect padding would put there. All that is
   farther away becomes zero: it is multiplied with zeros only, but by Winograd's form after sums
-  with what counts, and normalizing may have made it huge.
+  with valid pixels, and normalizing may have made it huge.
 
   Args:
-    features: what is convolved. Where the extent reaches its end, there is no line behind it, and
+    features: what is convolved. Where the extent reaches its end, there is no line after it, and
       the convolution's own padding is right.
-    extent: what counts of it.
-    enlarge: the convolution doubles the features first, so that the mirrored pixel behind the last
+    extent: its valid region.
+    enlarge: the convolution doubles the features first, so that the mirrored pixel after the last
       one is its copy.
   """
   features = jnp.where(inside(features, extent), features, 0)

@@ -14,12 +14,12 @@ def resize(images: jax.Array, height: int, width: int) -> jax.Array:
 
 
 def resize_inside(images: jax.Array, extent: Extent, height: int, width: int) -> jax.Array:
-  """`resize`s what counts of `[n, h, w, 3]`, and nothing else."""
-  counts = inside(images, extent)
-  known = jnp.where(counts, images, 0)
-  counts = jnp.broadcast_to(counts.astype(images.dtype), (*images.shape[:3], 1))
+  """`resize`s the valid region of `[n, h, w, 3]`, and nothing else."""
+  valid = inside(images, extent)
+  known = jnp.where(valid, images, 0)
+  valid = jnp.broadcast_to(valid.astype(images.dtype), (*images.shape[:3], 1))
   resized = jax.image.scale_and_translate(
-    jnp.concatenate([known, counts], axis=-1),
+    jnp.concatenate([known, valid], axis=-1),
     (images.shape[0], height, width, 4),
     (1, 2),
     jnp.array([height / extent.height, width / extent.width], images.dtype),

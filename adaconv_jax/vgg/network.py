@@ -112,7 +112,7 @@ class VGG(nn.Module):
     Args:
       images: `[n, h, w, 3]`, RGB in [0, 1].
       layers: names such as "relu4_1".
-      extent: what counts of the images; it is halved by every pool. None: all.
+      extent: the valid region of the images, which every pool halves; None: all.
 
     Returns:
       A dict from layer name to `[n, h / s, w / s, c]`, s = 1, 2, 4, 8, 16 in blocks 1 to 5

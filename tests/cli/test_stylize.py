@@ -112,12 +112,6 @@ def test_a_picture_of_an_odd_size_becomes_what_stylize_makes(folder, adain, alph
   assert difference.max() <= 1 and difference.mean() < 1e-3
 
 
-def test_a_picture_that_is_rendered_in_strips_keeps_its_size(adain):
-  large = np.zeros((1600, 1500, 3), np.uint8)
-  batch, extent = render_files._in_bucket(adain, large)
-  assert batch.shape == (1, 1600, 1500, 3) and extent is None
-
-
 def test_bad_files_are_reported_and_the_rest_is_done(folder, capsys):
   good = Path("c/cat.png").read_bytes()
   Path("c/broken.png").write_bytes(good[: len(good) // 2])

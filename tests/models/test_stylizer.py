@@ -315,24 +315,6 @@ def test_what_counts_is_resized_as_if_alone(size, fitted):
   np.testing.assert_allclose(got, resize(images, *fitted), rtol=0, atol=2e-6)
 
 
-def test_a_bucket_holds_the_picture_in_multiples_of_8():
-  bucket = cached_stylizer("adain").bucket
-  assert bucket(16, 17) == (16, 24)
-  assert bucket(375, 500) == (384, 512)
-  assert bucket(513, 512) == (576, 512)
-
-
-def test_some_pictures_keep_their_size():
-  stylizer = cached_stylizer("adain")
-  assert stylizer.bucket(15, 100) is stylizer.bucket(100, 15) is None  # enlarged as a style
-  assert stylizer.bucket(1408, 1408) == (1408, 1408)
-  assert stylizer.bucket(1409, 1408) is None  # rendered in strips
-  for kernel_size, expected in ((1, (16, 16)), (3, (16, 16)), (5, None)):
-    model = make_model("adaconv", {"kernel_size": kernel_size})
-    other = dataclasses.replace(cached_stylizer("adaconv"), model=model)
-    assert other.bucket(16, 16) == expected
-
-
 # --- codes and pytrees ---
 
 

@@ -15,7 +15,6 @@ from adaconv_jax.ops.adain import (
   channel_stats,
   instance_norm,
 )
-from adaconv_jax.ops.extent import Extent
 
 
 def random(*shape: int, seed: int = 0) -> Any:
@@ -57,16 +56,17 @@ def test_statistics_are_those_of_loops_with_the_biased_variance(eps):
 
 
 @pytest.mark.parametrize("size", [(3, 5), (1, 1), (6, 7)])
-def test_statistics_within_an_extent_are_those_of_what_counts(size):
+def test_statistics_of_a_part_are_those_of_the_part_alone(size):
   features, style = random(2, *size, 4), ChannelStats(random(2, 4), random(2, 4) ** 2)
   padded: Any = np.full((2, 6, 7, 4), np.nan, np.float32)
   padded[:, : size[0], : size[1]] = features
-  extent = Extent(*size)
-  mean, std = jax.jit(lambda x, extent: channel_stats(x, extent=extent))(padded, extent)
+  where = np.zeros((6, 7, 1), bool)
+  where[: size[0], : size[1]] = True
+  mean, std = jax.jit(lambda x, where: channel_stats(x, where=where))(padded, where)
   for got, expected in zip((mean, std), stats_loops(features, EPS), strict=True):
     np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
-  for function in (instance_norm, lambda x, **extent: apply_stats(x, style, **extent)):
-    got = function(padded, extent=extent)[:, : size[0], : size[1]]
+  for function in (instance_norm, lambda x, **where: apply_stats(x, style, **where)):
+    got = function(padded, where=where)[:, : size[0], : size[1]]
     np.testing.assert_allclose(got, function(features), rtol=1e-4, atol=1e-4)
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from adaconv_jax.ops.extent import Extent, bucket_side, inside, mirror_all, mirror_border, put_in
+from adaconv_jax.ops.extent import Extent, inside, mirror_all, mirror_border
 
 
 def random(*shape: int) -> Any:
@@ -19,27 +19,6 @@ def reflected(picture, below: int, right: int):
 
 
 mirror = jax.jit(mirror_border, static_argnames="enlarge")  # with a traced extent
-
-
-def test_a_bucket_adds_an_eighth_at_most_and_is_none_of_many():
-  sides = range(1, 2049)
-  buckets = [bucket_side(side, 8) for side in sides]
-  assert buckets == sorted(buckets) and all(bucket % 8 == 0 for bucket in buckets)
-  for side, bucket in zip(sides, buckets, strict=True):
-    assert side <= bucket < max(side * 9 / 8, side + 8)
-    assert bucket_side(bucket, 8) == bucket
-  assert sorted({bucket for bucket in buckets if 256 < bucket <= 1024}) == [
-    *range(288, 513, 32),
-    *range(576, 1025, 64),
-  ]
-
-
-def test_a_picture_is_put_in_the_top_left_of_zeros():
-  picture = random(3, 5, 2)
-  got = put_in(picture, (8, 6))
-  np.testing.assert_array_equal(got[:3, :5], picture)
-  assert got.shape == (8, 6, 2) and np.count_nonzero(got) == np.count_nonzero(picture)
-  assert put_in(picture, (3, 5)).shape == picture.shape
 
 
 def test_an_extent_follows_its_array_through_scales():
