@@ -14,7 +14,6 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from adaconv_jax.checkpoints.load import DEFAULT_MODEL, find_model, load_model
-from adaconv_jax.models.adaconv import AdaConv
 from adaconv_jax.models.style_code import StyleCode
 from adaconv_jax.models.stylizer import ContentCode, Stylizer
 from adaconv_jax.ops.extent import Extent
@@ -209,7 +208,7 @@ def bucket(stylizer: Stylizer, height: int, width: int) -> tuple[int, int] | Non
   """
   h, w = (bucket_side(side, STRIDE) for side in (height, width))
   large = image_bytes(h, w) > WHOLE_BYTES
-  wide = isinstance(stylizer.model, AdaConv) and stylizer.model.kernel_size > 3
+  wide = stylizer.model.kernel_size > 3
   return None if large or wide or min(height, width) < 2 * STRIDE else (h, w)
 
 

@@ -101,7 +101,7 @@ def main(folder: str, transform: str, batch_size: str, *cluster: str) -> None:
   config.data.style_resize = 64
   config.optimizer.learning_rate, config.optimizer.clip_norm = 1e-3, 1.0
   config.data.heldout_content, config.eval_every_steps = 2, 2
-  from_config.make_optimizer = lambda schedule, clip_norm, style_rate: optax.chain(
+  from_config.make_optimizer = lambda schedule, clip_norm, *_: optax.chain(
     optax.clip_by_global_norm(clip_norm), optax.sgd(schedule, momentum=0.9)
   )
   before: Any = parameters(initial_state(config, optax.identity()))

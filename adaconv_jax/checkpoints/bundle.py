@@ -20,8 +20,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from adaconv_jax.files import replacing, tensors_sha256
-from adaconv_jax.models.build import TransferModel, init_params, make_model, model_settings
+from adaconv_jax.models.build import init_params, make_model, model_settings
 from adaconv_jax.models.stylizer import Stylizer
+from adaconv_jax.models.transfer_model import TransferModel
 from adaconv_jax.vgg.file import Tensors, to_tensors
 from adaconv_jax.vgg.network import ENCODER_LAYER, VGG, VGGParams, conv_shapes
 
@@ -83,7 +84,7 @@ class Bundle(NamedTuple):
 
   Attributes:
     params: the trained parameters, float32.
-    model: `AdaIN` or `AdaConv`.
+    model: the trained part.
     vgg: the encoder.
     vgg_sha256: `vgg_sha256` of the weights of its training.
     info: how it was trained, for people.

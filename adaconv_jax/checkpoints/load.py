@@ -14,8 +14,9 @@ import jax.numpy as jnp
 from adaconv_jax.checkpoints.bundle import FORMAT, read_bundle, read_metadata, template, vgg_sha256
 from adaconv_jax.checkpoints.record import summarize
 from adaconv_jax.files import sha256
-from adaconv_jax.models.build import TransferModel, make_model, model_settings
+from adaconv_jax.models.build import make_model, model_settings
 from adaconv_jax.models.stylizer import Stylizer
+from adaconv_jax.models.transfer_model import TransferModel
 from adaconv_jax.vgg import weights as vgg_files
 from adaconv_jax.vgg.network import VGG, VGGParams
 
@@ -144,7 +145,7 @@ class Trained:
   Attributes:
     path: the file, or the workdir.
     params: the trained parameters, float32.
-    model: `AdaIN` or `AdaConv`.
+    model: the trained part.
     vgg: the encoder.
     vgg_sha256: of the VGG weights of its training.
     whole_file: whether that is of all tensors in their file, or of those in use.

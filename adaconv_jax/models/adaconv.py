@@ -1,6 +1,7 @@
 """AdaConv's trained part (Chandran et al., CVPR 2021): what predicts kernels, and their decoder."""
 
 import functools
+from typing import ClassVar
 
 import flax.linen as nn
 import jax
@@ -93,6 +94,12 @@ class AdaConv(nn.Module):
       64, of which the poolings of VGG and of the style encoder leave one pixel.
   """
 
+  transform: ClassVar[str] = "adaconv"
+  # Their layers add up thousands of inputs.
+  slow_params: ClassVar[tuple[str, ...]] = ("style_encoder/*", "predictors_*/spatial/*")
+  needs_scale_stats: ClassVar[bool] = True
+  alpha_needs_own_style: ClassVar[bool] = True
+
   style_dim: int = 512
   kernel_size: int = 3
   groups: tuple[int, ...] = (512, 128, 32, 8)
@@ -154,18 +161,7 @@ class AdaConv(nn.Module):
     stats: ChannelStats | None = None,
     extent: Extent | None = None,
   ) -> jax.Array:
-    """Runs one scale of the decoder: the adaptive convolution, then the learned ones.
-
-    Args:
-      scale: 0 (coarse) to 3.
-      features: `[n, h, w, c]`, what enters the scale, or some rows of it.
-      code: the kernels of all scales.
-      stats: statistics of the whole feature map, where `features` are some rows of it.
-      extent: the valid region of `features`; None: all.
-
-    Returns:
-      `[n, h, w, c']` for scale 0, `[n, 2 h, 2 w, c']` for the others.
-    """
+    """Runs one scale: the adaptive convolution, then the learned ones; see `TransferModel`."""
     kernels, enlarge = code[scale], scale > 0
     apply = functools.partial(adaconv, groups=self.groups[scale], enlarge=enlarge, extent=extent)
     if kernels.bias.shape[0] == 1:  # one style for all images: an ordinary convolution

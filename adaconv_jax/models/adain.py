@@ -1,5 +1,7 @@
 """AdaIN's trained part (Huang & Belongie, ICCV 2017)."""
 
+from typing import ClassVar
+
 import flax.linen as nn
 import jax
 
@@ -12,13 +14,15 @@ from adaconv_jax.ops.extent import Extent
 class AdaIN(nn.Module):
   """AdaIN's trained part: the decoder. A style's code is its relu4_1 channel statistics."""
 
+  transform: ClassVar[str] = "adain"
+  slow_params: ClassVar[tuple[str, ...]] = ()
+  style_size: ClassVar[int | None] = None
+  kernel_size: ClassVar[int] = 0
+  needs_scale_stats: ClassVar[bool] = False
+  alpha_needs_own_style: ClassVar[bool] = False
+
   def setup(self):  # noqa: D102 (Flax's)
     self.decoder = Decoder()
-
-  @property
-  def style_size(self) -> None:
-    """A style image may have any size."""
-    return None
 
   def encode_style(self, style_features: jax.Array, where: jax.Array | None = None) -> ChannelStats:
     """Encodes relu4_1 of the styles, `[n, h, w, 512]`; `where` as for `channel_stats`."""
@@ -44,10 +48,10 @@ class AdaIN(nn.Module):
     scale: int,
     features: jax.Array,
     code: ChannelStats,
-    stats: ChannelStats,
+    stats: ChannelStats | None = None,
     extent: Extent | None = None,
   ) -> jax.Array:
-    """Runs one scale of the decoder on a part of the feature map; see `AdaConv.decode_scale`."""
+    """Runs one scale of the decoder; see `TransferModel`."""
     del code, stats
     return self.decoder.decode_scale(scale, features, enlarge=scale > 0, extent=extent)
 

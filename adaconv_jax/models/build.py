@@ -10,9 +10,10 @@ import jax.numpy as jnp
 from adaconv_jax.models.adaconv import AdaConv
 from adaconv_jax.models.adain import AdaIN
 from adaconv_jax.models.decoder import SCALES
+from adaconv_jax.models.transfer_model import Params, TransferModel
 from adaconv_jax.vgg.network import STRIDE
 
-TransferModel = AdaIN | AdaConv
+TRANSFORMS = {cls.transform: cls for cls in (AdaIN, AdaConv)}
 
 
 def make_model(transform: str, settings: Mapping[str, Any] | None = None) -> TransferModel:
@@ -25,10 +26,9 @@ def make_model(transform: str, settings: Mapping[str, Any] | None = None) -> Tra
   Raises:
     ValueError: unknown `transform` or setting, or `groups` is not a sequence.
   """
-  models = {"adain": AdaIN, "adaconv": AdaConv}
-  if transform not in models:
-    raise ValueError(f"transform: expected one of {sorted(models)}, got {transform!r}")
-  cls, settings = models[transform], dict(settings or {})
+  if transform not in TRANSFORMS:
+    raise ValueError(f"transform: expected one of {sorted(TRANSFORMS)}, got {transform!r}")
+  cls, settings = TRANSFORMS[transform], dict(settings or {})
   known = {f.name for f in dataclasses.fields(cls)} - {"name", "parent"}
   if unknown := settings.keys() - known:
     raise ValueError(f"{transform}: unknown settings {sorted(unknown)}; it has {sorted(known)}")
@@ -41,15 +41,16 @@ def make_model(transform: str, settings: Mapping[str, Any] | None = None) -> Tra
 
 def model_settings(model: TransferModel) -> dict[str, Any]:
   """The inverse of `make_model`: `{"transform": ..., "settings": {...}}`, fit for JSON."""
+  module: Any = model  # a Protocol cannot ask for a dataclass
   settings = {
     f.name: getattr(model, f.name)
-    for f in dataclasses.fields(model)
+    for f in dataclasses.fields(module)
     if f.name not in ("name", "parent")
   }
-  return {"transform": type(model).__name__.lower(), "settings": settings}
+  return {"transform": model.transform, "settings": settings}
 
 
-def init_params(model: TransferModel, key: jax.Array) -> Any:
+def init_params(model: TransferModel, key: jax.Array) -> Params:
   """Initializes the trained parameters from a PRNG key."""
   side = (model.style_size or 64) // STRIDE
   features = jnp.zeros((1, side, side, SCALES[0][0]))

@@ -1,10 +1,10 @@
 """What a style is to a model: computed once, used for many contents."""
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import jax
 
-from adaconv_jax.ops.adain import ChannelStats
+T = TypeVar("T")  # a pytree
 
 
 class AdaConvKernels(NamedTuple):
@@ -22,8 +22,8 @@ class AdaConvKernels(NamedTuple):
 
 
 # A pytree whose leaves lead with the batch axis, so codes of several styles can be averaged leaf by
-# leaf to mix them.
-StyleCode = ChannelStats | tuple[AdaConvKernels, ...]
+# leaf to mix them: `ChannelStats` for AdaIN, a tuple of `AdaConvKernels` for AdaConv.
+StyleCode: TypeAlias = Any
 
 
 def is_one(alpha: float | jax.Array) -> bool:
@@ -31,7 +31,7 @@ def is_one(alpha: float | jax.Array) -> bool:
   return isinstance(alpha, int | float) and alpha == 1
 
 
-def blend(start: Any, end: Any, alpha: float | jax.Array) -> Any:
+def blend(start: T, end: T, alpha: float | jax.Array) -> T:
   """(1 - alpha) * start + alpha * end, leaf by leaf; `start` is not touched when alpha is 1."""
   if is_one(alpha):
     return end

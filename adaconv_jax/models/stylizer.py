@@ -1,6 +1,6 @@
 """The whole model: VGG encoder, the AdaIN or AdaConv transform, and the decoder.
 
-`Stylizer` puts a module of `models.py` together with its trained parameters and the frozen VGG
+`Stylizer` puts a `TransferModel` together with its trained parameters and the frozen VGG
 weights, and takes images:
 
     stylizer = Stylizer(params, vgg_params, model, vgg)
@@ -17,10 +17,9 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from adaconv_jax.models.adaconv import AdaConv
-from adaconv_jax.models.build import TransferModel
 from adaconv_jax.models.decoder import SCALES
 from adaconv_jax.models.style_code import StyleCode, blend, is_one
+from adaconv_jax.models.transfer_model import TransferModel
 from adaconv_jax.ops.adain import ChannelStats, channel_stats
 from adaconv_jax.ops.conv import reflect_pad_to_multiple
 from adaconv_jax.ops.extent import Extent, inside, mirror_all
@@ -53,7 +52,7 @@ class Stylizer:
   Attributes:
     params: the trained parameters.
     vgg_params: the frozen VGG weights.
-    model: `AdaIN` or `AdaConv`, static.
+    model: the trained part, such as `AdaIN` or `AdaConv`, static.
     vgg: the encoder, static.
   """
 
@@ -128,8 +127,8 @@ class Stylizer:
       extent: the valid region of the contents, and of the pictures that `render` returns; None:
         all. The model's kernels are at most 3 x 3 then.
     """
-    adaptive = isinstance(self.model, AdaConv)
-    own_style = self.encode_style(content, extent) if for_alpha and adaptive else None
+    needed = for_alpha and self.model.alpha_needs_own_style
+    own_style = self.encode_style(content, extent) if needed else None
     size = (content.shape[1], content.shape[2])
     if extent is None:
       features = self._features(reflect_pad_to_multiple(content, STRIDE))
@@ -163,7 +162,7 @@ class Stylizer:
     styles = jax.tree.leaves(code)[0].shape[0]
     if styles not in (1, n):
       raise ValueError(f"code: expected one style, or one for each of {n} contents, got {styles}")
-    if isinstance(self.model, AdaConv) and not is_one(alpha):
+    if self.model.alpha_needs_own_style and not is_one(alpha):
       if content.own_style is None:
         raise ValueError("alpha: expected 1, because of encode_content(..., for_alpha=False)")
       code = blend(content.own_style, code, alpha)
@@ -198,16 +197,16 @@ class Stylizer:
     )
 
   def _decode(self, features: jax.Array, code: StyleCode, extent: Extent | None) -> jax.Array:
-    """Decodes scale by scale, because AdaConv needs the statistics of the whole feature map."""
-    adaptive = isinstance(self.model, AdaConv)
+    """Decodes scale by scale, between which a model may need the whole feature map's statistics."""
+    needs_stats = self.model.needs_scale_stats
     for scale, (c_in, widths) in enumerate(SCALES):
-      stats = channel_stats(features, where=inside(features, extent)) if adaptive else None
+      stats = channel_stats(features, where=inside(features, extent)) if needs_stats else None
       decode = functools.partial(self._decode_scale, scale, code, stats, extent)
       grow = 2 if scale else 1
       features = by_strips(
         decode,
         features,
-        reach=(self.model.kernel_size if adaptive else 0) + len(widths),
+        reach=self.model.kernel_size + len(widths),
         row_bytes=4 * features.shape[0] * features.shape[2] * grow**2 * c_in,
         scale=Fraction(grow),
         whole=extent is not None,

@@ -5,7 +5,8 @@ from typing import Any
 
 import optax
 
-from adaconv_jax.models.build import TransferModel, make_model
+from adaconv_jax.models.build import make_model
+from adaconv_jax.models.transfer_model import TransferModel
 from adaconv_jax.training.objective import LossWeights
 from adaconv_jax.training.optimizer import make_optimizer, make_schedule
 from adaconv_jax.training.state import check_ema_decay
@@ -39,7 +40,7 @@ def make_steps(
     decay_rate=optimizer.decay_rate,
     num_steps=config.num_steps,
   )
-  tx = make_optimizer(schedule, optimizer.clip_norm, optimizer.style_rate)
+  tx = make_optimizer(schedule, optimizer.clip_norm, optimizer.style_rate, model.slow_params)
   weights = LossWeights(
     content=config.loss.content_weight,
     style=config.loss.style_weight,

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from adaconv_jax.models.build import TransferModel
+from adaconv_jax.models.transfer_model import TransferModel
 from adaconv_jax.ops.adain import ChannelStats
 from adaconv_jax.ops.losses import (
   checkerboard_loss,

@@ -1,8 +1,13 @@
 """The optimizer and its learning rate."""
 
+import fnmatch
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import optax
+
+from adaconv_jax.models.transfer_model import Params
 
 
 def make_schedule(
@@ -34,16 +39,21 @@ def make_schedule(
 
 
 def make_optimizer(
-  schedule: optax.Schedule, clip_norm: float, style_rate: float = 1.0
+  schedule: optax.Schedule,
+  clip_norm: float,
+  style_rate: float = 1.0,
+  slow_params: Sequence[str] = (),
 ) -> optax.GradientTransformation:
   """Builds the optimizer: Adam.
 
   Args:
     schedule: the learning rate.
     clip_norm: global norm to which gradients are clipped; 0 for no clipping.
-    style_rate: factor of the learning rate of AdaConv's style encoder and predictors of spatial
-      kernels. Their layers add up thousands of inputs, in the encoder most of them positive, so
-      that one step of Adam moves what they predict much further than the other layers'.
+    style_rate: factor of the learning rate of `slow_params`: AdaConv's style encoder and predictors
+      of spatial kernels. Their layers add up thousands of inputs, in the encoder most of them
+      positive, so that one step of Adam moves what they predict much further than the other
+      layers'.
+    slow_params: patterns of their paths; see `TransferModel`.
 
   Raises:
     ValueError: `style_rate` is not above 0.
@@ -54,9 +64,11 @@ def make_optimizer(
   if style_rate == 1:
     return optax.chain(clip, optax.adam(schedule))
 
-  def is_slow(params):
-    return jax.tree_util.tree_map_with_path(
-      lambda path, _: path[0].key == "style_encoder" or path[1].key == "spatial", params
-    )
+  def is_slow(params: Params) -> Params:
+    def matches(path, _) -> bool:
+      name = jax.tree_util.keystr(path, simple=True, separator="/")
+      return any(fnmatch.fnmatchcase(name, pattern) for pattern in slow_params)
+
+    return jax.tree_util.tree_map_with_path(matches, params)
 
   return optax.chain(clip, optax.adam(schedule), optax.masked(optax.scale(style_rate), is_slow))

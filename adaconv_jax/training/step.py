@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from adaconv_jax.models.build import TransferModel
+from adaconv_jax.models.transfer_model import TransferModel
 from adaconv_jax.ops.losses import content_loss, statistics_loss
 from adaconv_jax.training.devices import AXIS, fetch, shard
 from adaconv_jax.training.objective import (

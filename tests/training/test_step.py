@@ -127,9 +127,10 @@ def test_transfer_loss_is_the_papers_sum(transform):
 
 
 def test_style_rate_scales_the_steps_of_the_style_encoder_and_the_spatial_predictors_alone():
-  params = small_stylizer("adaconv").params
+  stylizer = small_stylizer("adaconv")
+  params, names = stylizer.params, stylizer.model.slow_params
   grads = jax.tree.map(jnp.ones_like, params)
-  tx, plain = (optimizer.make_optimizer(lambda _: 0.1, 10.0, rate) for rate in (0.25, 1.0))
+  tx, plain = (optimizer.make_optimizer(lambda _: 0.1, 10.0, rate, names) for rate in (0.25, 1.0))
   updates: Any = tx.update(grads, tx.init(params), params)[0]
   expected: Any = plain.update(grads, plain.init(params), params)[0]
   slow = set()
