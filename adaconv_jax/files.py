@@ -52,3 +52,22 @@ def tensors_sha256(tensors: Mapping[str, np.ndarray]) -> str:
     digest.update(f"{name} {tensor.dtype.str} {tensor.shape}\n".encode())
     digest.update(np.ascontiguousarray(tensor).data)
   return digest.hexdigest()
+
+
+def tensor_fault(
+  tensors: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]]
+) -> str | None:
+  """Compares tensors with the shapes that they should have, by name; float32 or float16.
+
+  Returns:
+    What is wrong with the first one by name, such as "a is missing"; None if all is right.
+  """
+  for name in sorted(shapes.keys() | tensors.keys()):
+    expected, got = shapes.get(name), tensors.get(name)
+    if expected is None or got is None:
+      return f"{name} is {'missing' if got is None else 'unexpected'}"
+    if got.shape != expected or got.dtype not in (np.float16, np.float32):
+      return (
+        f"{name} should be float32 or float16 {list(expected)}, got {got.dtype} {list(got.shape)}"
+      )
+  return None

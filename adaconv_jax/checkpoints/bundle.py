@@ -19,7 +19,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from adaconv_jax.files import replacing, tensors_sha256
+from adaconv_jax.files import replacing, tensor_fault, tensors_sha256
 from adaconv_jax.models.build import init_params, make_model, model_settings
 from adaconv_jax.models.stylizer import Stylizer
 from adaconv_jax.models.transfer_model import TransferModel
@@ -160,16 +160,8 @@ def _sha256(tensors: Tensors, metadata: Mapping[str, str]) -> str:
 def _check_tensors(where: str, tensors: Tensors, model: TransferModel) -> None:
   expected_tree: Any = flatten_dict(template(model), sep="/")
   shapes = {name: leaf.shape for name, leaf in expected_tree.items()}
-  for name in sorted(shapes.keys() | tensors.keys()):
-    expected, got = shapes.get(name), tensors.get(name)
-    if expected is None or got is None:
-      problem = "missing" if got is None else "unexpected"
-      raise ValueError(f"{where}: parameter {name} is {problem} for {model_settings(model)}")
-    if got.shape != expected or got.dtype not in (np.float16, np.float32):
-      raise ValueError(
-        f"{where}: parameter {name} should be float32 or float16 {list(expected)}, got {got.dtype} "
-        f"{list(got.shape)}"
-      )
+  if fault := tensor_fault(tensors, shapes):
+    raise ValueError(f"{where}: parameter {fault}, for {model_settings(model)}")
 
 
 def template(model: TransferModel) -> Any:

@@ -200,8 +200,7 @@ def _read_all(pictures: list[Picture], size: int) -> list[Square]:
   """Reads what can be read of `pictures`, and reports the rest."""
 
   def read(path: Path) -> np.ndarray:
-    image = images.decode(path.read_bytes(), name=str(path), at_least=size)
-    return np.asarray(images.center_square(image, size))
+    return np.asarray(images.decode_square(path.read_bytes(), name=str(path), size=size))
 
   found = [(picture, attempt(picture.path, read, picture.path)) for picture in pictures]
   return [Square(picture, pixels) for picture, pixels in found if pixels is not None]

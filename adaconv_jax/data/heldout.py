@@ -5,7 +5,7 @@ from PIL import Image
 
 from adaconv_jax.data.batches import CropSpec
 from adaconv_jax.data.manifest import Images
-from adaconv_jax.images import center_square, decode, to_float
+from adaconv_jax.images import decode_square, to_float
 
 
 def load_images(images: Images, size: int, at_most: int) -> np.ndarray:
@@ -76,5 +76,4 @@ def heldout_batches(
 def _middle(example: tuple[str, bytes], spec: CropSpec) -> Image.Image:
   """Decodes an image, scales it as `spec` says, and cuts the square in the middle."""
   name, data = example
-  image = decode(data, name=name, at_least=spec.resize)
-  return center_square(image, spec.crop, spec.resize)
+  return decode_square(data, name=name, size=spec.crop, shorter=spec.resize)

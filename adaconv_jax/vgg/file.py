@@ -10,7 +10,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from adaconv_jax.files import replacing, sha256, tensors_sha256
+from adaconv_jax.files import replacing, sha256, tensor_fault, tensors_sha256
 from adaconv_jax.vgg.network import conv_shapes
 
 FORMAT = "adaconv_jax.vgg"
@@ -103,14 +103,7 @@ def _check(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str,
   shapes: dict[str, tuple[int, ...]] = {"zero": (3,)}
   for name, shape in conv_shapes(metadata.get("arch", ""), metadata.get("last", "")).items():
     shapes |= {f"{name}.kernel": shape, f"{name}.bias": shape[3:]}
-  for name in sorted(shapes.keys() | tensors.keys()):
-    expected, got = shapes.get(name), tensors.get(name)
-    if expected is None or got is None:
-      raise ValueError(f"{path}: {name} is {'missing' if got is None else 'unexpected'}")
-    if got.shape != expected or got.dtype not in (np.float16, np.float32):
-      raise ValueError(
-        f"{path}: {name} should be float32 or float16 {list(expected)}, got {got.dtype} "
-        f"{list(got.shape)}"
-      )
+  if fault := tensor_fault(tensors, shapes):
+    raise ValueError(f"{path}: {fault}")
   if tensors_sha256(tensors) != metadata.get("tensors_sha256"):
     raise ValueError(f"{path}: damaged, its tensors do not match their sha256; delete it")

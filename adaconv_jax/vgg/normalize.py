@@ -107,10 +107,9 @@ def photographs(paths: Sequence[Path]) -> Iterator[np.ndarray]:
   """
   batch = []
   for path in tqdm(paths, unit="image"):
-    picture = image_files.decode(path.read_bytes(), name=str(path), at_least=2 * SIZE)
-    picture = image_files.resize_shorter(picture, SIZE)
-    left, top = (picture.width - SIZE) // 2, (picture.height - SIZE) // 2
-    picture = picture.crop((left, top, left + SIZE, top + SIZE))
+    picture = image_files.decode_square(
+      path.read_bytes(), name=str(path), size=SIZE, at_least=2 * SIZE
+    )
     batch.append(image_files.to_float(picture))
     if len(batch) == BATCH_SIZE:
       yield np.stack(batch)
