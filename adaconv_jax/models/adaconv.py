@@ -50,8 +50,11 @@ class KernelPredictor(nn.Module):
   """K_i: the style descriptor to the kernels of one decoder scale (paper, figure 3).
 
   What the branches predict is the difference from kernels that leave the normalized features as
-  they are. In the function's reach this is only a constant; but training starts as a decoder with
-  instance normalization, where kernels that are noise at first would hide the content.
+  they are. So training starts as a decoder with instance normalization, where kernels that are
+  noise at first would hide the content. For the pointwise kernels, the bias of their layer could
+  learn that constant as well. For the spatial kernels it could not: its bias is one number for all
+  k x k places, and the identity is added at the center alone. There it is more than another way to
+  write the same functions.
 
   Attributes:
     channels: c_in = c_out of the scale.
