@@ -22,7 +22,6 @@ from adaconv_jax.ops.adaconv import adaconv
 from adaconv_jax.ops.adain import EPS, ChannelStats
 from adaconv_jax.ops.conv import upsample
 from adaconv_jax.ops.extent import Extent
-from adaconv_jax.ops.resize import resize, resize_inside
 
 TRANSFORMS = ["adain", "adaconv"]
 GROUPS = (512, 128, 32, 8)
@@ -305,14 +304,6 @@ def test_what_lies_beside_a_picture_in_a_bucket_has_no_influence(transform, in_f
     outs.append(np.asarray(out)[:, :21, :30])
   np.testing.assert_array_equal(outs[1], outs[0])
   np.testing.assert_array_equal(outs[2], outs[0])
-
-
-@pytest.mark.parametrize("size", [(16, 16), (17, 39), (40, 40)])
-@pytest.mark.parametrize("fitted", [(8, 12), (64, 64)])
-def test_what_counts_is_resized_as_if_alone(size, fitted):
-  images = pictures(2, *size)
-  got = jax.jit(lambda x, extent: resize_inside(x, extent, *fitted))(*in_array(images, np.nan))
-  np.testing.assert_allclose(got, resize(images, *fitted), rtol=0, atol=2e-6)
 
 
 # --- codes and pytrees ---
