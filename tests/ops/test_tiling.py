@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from adaconv_jax.models.stylizer import Stylizer
-from adaconv_jax.ops import tiling as strips
+from adaconv_jax.ops import tiling
 from adaconv_jax.ops.extent import Extent
 from adaconv_jax.ops.tiling import by_strips
 from adaconv_jax.vgg.network import ENCODER_LAYER, VGG, reach
@@ -36,8 +36,8 @@ def shrink(images):
 @pytest.mark.parametrize("function, scale", [(blur, 1), (enlarge, 2), (shrink, Fraction(1, 2))])
 def test_strips_give_what_the_whole_gives(function, scale, height, monkeypatch):
   images = np.random.default_rng(0).random((2, height, 3, 2), np.float32)
-  monkeypatch.setattr(strips, "WHOLE_BYTES", 0)
-  monkeypatch.setattr(strips, "STRIP_BYTES", 600)  # six rows
+  monkeypatch.setattr(tiling, "WHOLE_BYTES", 0)
+  monkeypatch.setattr(tiling, "STRIP_BYTES", 600)  # six rows
   heights = []
 
   def seen(x):
@@ -51,8 +51,8 @@ def test_strips_give_what_the_whole_gives(function, scale, height, monkeypatch):
 
 def test_a_reach_that_is_too_short_would_show(monkeypatch):
   images: Any = np.random.default_rng(0).random((1, 40, 3, 2), np.float32)
-  monkeypatch.setattr(strips, "WHOLE_BYTES", 0)
-  monkeypatch.setattr(strips, "STRIP_BYTES", 600)
+  monkeypatch.setattr(tiling, "WHOLE_BYTES", 0)
+  monkeypatch.setattr(tiling, "STRIP_BYTES", 600)
   out = by_strips(blur, images, reach=1, row_bytes=100)
   assert np.abs(np.asarray(out) - blur(images)).max() > 0.01
 
@@ -65,8 +65,8 @@ def test_small_images_are_run_whole():
 
 
 def test_what_has_to_be_run_whole_is(monkeypatch):
-  monkeypatch.setattr(strips, "WHOLE_BYTES", 0)
-  monkeypatch.setattr(strips, "STRIP_BYTES", 600)
+  monkeypatch.setattr(tiling, "WHOLE_BYTES", 0)
+  monkeypatch.setattr(tiling, "STRIP_BYTES", 600)
   images: Any = np.zeros((1, 40, 3, 2), np.float32)
   heights = []
   call = functools.partial(by_strips, reach=1, row_bytes=100)
@@ -98,8 +98,8 @@ def test_a_large_picture_is_the_same_in_strips(transform, monkeypatch):
   code = jax.jit(Stylizer.encode_style)(stylizer, style)
   # Functions of their own: what is traced for the whole is not to be used for the strips.
   whole = jax.jit(lambda *args: Stylizer.stylize(*args))(stylizer, content, code)
-  monkeypatch.setattr(strips, "WHOLE_BYTES", 0)
-  monkeypatch.setattr(strips, "STRIP_BYTES", 4 * 24 * 64 * 40)  # 40 rows of the picture
+  monkeypatch.setattr(tiling, "WHOLE_BYTES", 0)
+  monkeypatch.setattr(tiling, "STRIP_BYTES", 4 * 24 * 64 * 40)  # 40 rows of the picture
   loops = str(jax.make_jaxpr(lambda *args: Stylizer.stylize(*args))(stylizer, content, code))
   in_strips = jax.jit(lambda *args: Stylizer.stylize(*args))(stylizer, content, code)
   assert loops.count("scan[") + loops.count("while[") >= 3
@@ -110,8 +110,8 @@ def test_a_large_picture_is_the_same_in_strips(transform, monkeypatch):
 def test_a_picture_in_a_bucket_is_never_in_strips(transform, monkeypatch):
   """A strip would be taken for the whole, with the whole's extent."""
   stylizer = small_stylizer(transform)
-  monkeypatch.setattr(strips, "WHOLE_BYTES", 0)
-  monkeypatch.setattr(strips, "STRIP_BYTES", 4 * 24 * 64 * 40)
+  monkeypatch.setattr(tiling, "WHOLE_BYTES", 0)
+  monkeypatch.setattr(tiling, "STRIP_BYTES", 4 * 24 * 64 * 40)
 
   def both(content, extent):
     code = stylizer.encode_style(content, extent)
@@ -135,7 +135,7 @@ def test_images_one_by_one_are_those_of_the_batch(transform, styles, alpha, monk
     return stylizer.stylize(content, stylizer.encode_style(style), alpha)
 
   together = jax.jit(run)(stylizer)
-  monkeypatch.setattr(strips, "ALONE_BYTES", 0)
+  monkeypatch.setattr(tiling, "ALONE_BYTES", 0)
   counts = []
   decode = Stylizer._decode
   monkeypatch.setattr(
@@ -156,8 +156,8 @@ def test_small_images_and_single_ones_stay_together():
     seen.append(x.shape)
     return x
 
-  strips.one_by_one(note, np.zeros((2, 8, 8, 3)), size=(8, 8))
-  strips.one_by_one(note, np.zeros((1, 4, 4, 3)), size=(1024, 1024))
+  tiling.one_by_one(note, np.zeros((2, 8, 8, 3)), size=(8, 8))
+  tiling.one_by_one(note, np.zeros((1, 4, 4, 3)), size=(1024, 1024))
   assert seen == [(2, 8, 8, 3), (1, 4, 4, 3)]
 
 
@@ -171,7 +171,7 @@ def test_gradients_go_through_images_one_by_one(monkeypatch):
     return (stylizer.stylize(content, stylizer.encode_style(style)) ** 2).sum()
 
   together = jax.jit(jax.grad(loss, argnums=(0, 1)))(content, style)
-  monkeypatch.setattr(strips, "ALONE_BYTES", 0)
+  monkeypatch.setattr(tiling, "ALONE_BYTES", 0)
   apart = jax.jit(jax.grad(lambda *args: loss(*args), argnums=(0, 1)))(content, style)
   for one, other in zip(apart, together, strict=True):
     np.testing.assert_allclose(one, other, rtol=1e-2, atol=1e-3 * float(np.abs(other).max()))
