@@ -6,8 +6,11 @@ import os
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+
+Json = dict[str, Any]  # what a JSON file holds
 
 
 @contextlib.contextmanager

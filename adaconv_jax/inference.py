@@ -5,13 +5,12 @@ Each is compiled once per shape; images are float in [0, 1] or uint8.
 
 import functools
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jax.typing import ArrayLike
+from jax.typing import ArrayLike, DTypeLike
 
 from adaconv_jax.checkpoints.load import DEFAULT_MODEL, find_model, load_model
 from adaconv_jax.models.style_code import StyleCode
@@ -170,7 +169,7 @@ def render_encoded(
   return _from_float(stylized, jnp.uint8)
 
 
-def _from_float(stylized: jax.Array, dtype: Any) -> jax.Array:
+def _from_float(stylized: jax.Array, dtype: DTypeLike) -> jax.Array:
   if dtype == jnp.uint8:
     stylized = jnp.round(stylized * 255)
   return stylized.astype(dtype)

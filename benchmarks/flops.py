@@ -6,8 +6,8 @@ same figure by their own time.
 """
 
 from adaconv_jax.models.adaconv import AdaConv
+from adaconv_jax.models.build import BuiltModel as TransferModel
 from adaconv_jax.models.decoder import SCALES
-from adaconv_jax.models.transfer_model import TransferModel
 from adaconv_jax.vgg.network import ENCODER_LAYER, STRIDE, conv_shapes
 
 

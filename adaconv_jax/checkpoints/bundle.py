@@ -19,10 +19,10 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from adaconv_jax.files import replacing, tensor_fault, tensors_sha256
+from adaconv_jax.files import Json, replacing, tensor_fault, tensors_sha256
 from adaconv_jax.models.build import init_params, make_model, model_settings
 from adaconv_jax.models.stylizer import Stylizer
-from adaconv_jax.models.transfer_model import TransferModel
+from adaconv_jax.models.transfer_model import Params, TransferModel
 from adaconv_jax.vgg.file import Tensors, to_tensors
 from adaconv_jax.vgg.network import ENCODER_LAYER, VGG, VGGParams, conv_shapes
 
@@ -35,7 +35,7 @@ def save_bundle(
   path: str | Path,
   *,
   dtype: str = "float32",
-  info: Mapping[str, Any] | None = None,
+  info: Json | None = None,
 ) -> None:
   """Writes a trained model as one file, without the VGG weights.
 
@@ -90,11 +90,11 @@ class Bundle(NamedTuple):
     info: how it was trained, for people.
   """
 
-  params: Any
+  params: Params
   model: TransferModel
   vgg: VGG
   vgg_sha256: str
-  info: Mapping[str, Any]
+  info: Json
 
 
 def read_bundle(path: Path) -> Bundle:
@@ -164,7 +164,7 @@ def _check_tensors(where: str, tensors: Tensors, model: TransferModel) -> None:
     raise ValueError(f"{where}: parameter {fault}, for {model_settings(model)}")
 
 
-def template(model: TransferModel) -> Any:
+def template(model: TransferModel) -> Params:
   """The shapes and types of the parameters of `model`."""
   return jax.eval_shape(lambda key: init_params(model, key), jax.random.key(0))
 

@@ -6,17 +6,16 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from adaconv_jax.checkpoints.bundle import FORMAT, read_bundle, read_metadata, template, vgg_sha256
 from adaconv_jax.checkpoints.record import summarize
-from adaconv_jax.files import sha256
+from adaconv_jax.files import Json, sha256
 from adaconv_jax.models.build import make_model, model_settings
 from adaconv_jax.models.stylizer import Stylizer
-from adaconv_jax.models.transfer_model import TransferModel
+from adaconv_jax.models.transfer_model import Params, TransferModel
 from adaconv_jax.vgg import weights as vgg_files
 from adaconv_jax.vgg.network import VGG, VGGParams
 
@@ -61,7 +60,7 @@ def load_start(
   vgg: VGG,
   vgg_params: VGGParams,
   vgg_info: Mapping[str, str],
-) -> tuple[Any, dict[str, Any]]:
+) -> tuple[Params, Json]:
   """Loads the parameters that a new training starts from.
 
   Args:
@@ -155,14 +154,14 @@ class Trained:
   """
 
   path: Path
-  params: Any
+  params: Params
   model: TransferModel
   vgg: VGG
   vgg_sha256: str
   whole_file: bool
   vgg_file: str
   step: int | None
-  info: Callable[[], Mapping[str, Any]]
+  info: Callable[[], Json]
 
   def check_vgg(self, params: VGGParams, info: Mapping[str, str], way_out: str) -> None:
     """Raises unless these are the VGG weights of its training."""
@@ -239,7 +238,7 @@ _GIVE_VGG = (
 )
 
 
-def _describe(model: TransferModel, vgg: VGG) -> dict[str, Any]:
+def _describe(model: TransferModel, vgg: VGG) -> Json:
   described = model_settings(model)
   settings = {"transform": described["transform"], **described["settings"]}
   return settings | {"vgg": vgg.arch, "vgg_padding": vgg.padding}

@@ -18,19 +18,22 @@ import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from adaconv_jax.checkpoints.errors import CheckpointError
+from adaconv_jax.models.transfer_model import Params
 
 log = logging.getLogger(__name__)
 
 _AVERAGED = "averaged"
 
+Items = dict[str, Any]  # pytrees of arrays, by the names that they have in the folder
+
 
 class State(Protocol):
   """What a checkpoint is made of: a dataclass such as `training.state.TrainState`."""
 
-  step: Any
-  params: Any
+  step: jax.Array
+  params: Params
   opt_state: Any
-  averaged: Any
+  averaged: Params | None
 
 
 S = TypeVar("S", bound=State)
@@ -111,7 +114,7 @@ class Checkpoints:
       averaged=averaged,
     )
 
-  def restore_params(self, template: Any, step: int | None = None) -> tuple[Any, int] | None:
+  def restore_params(self, template: Params, step: int | None = None) -> tuple[Params, int] | None:
     """Restores the parameters that are used: the averaged ones where the checkpoint has them.
 
     Of the newest whole checkpoint; None when there is none.
@@ -137,8 +140,8 @@ class Checkpoints:
     return next(iter(items.values())), step
 
   def _restore(
-    self, wanted: Callable[[bool], dict[str, Any]], step: int | None = None
-  ) -> tuple[dict[str, Any], int] | None:
+    self, wanted: Callable[[bool], Items], step: int | None = None
+  ) -> tuple[Items, int] | None:
     """Returns items of the newest whole checkpoint, and its step.
 
     Args:
@@ -181,7 +184,7 @@ class Checkpoints:
     self.close()
 
 
-def _items(state: State) -> dict[str, Any]:
+def _items(state: State) -> Items:
   items = {
     "params": state.params,
     "optimizer": {"step": state.step, "opt_state": state.opt_state},
@@ -189,7 +192,7 @@ def _items(state: State) -> dict[str, Any]:
   return items if state.averaged is None else items | {_AVERAGED: state.averaged}
 
 
-def _digests(items: dict[str, Any]) -> dict[str, str]:
+def _digests(items: Items) -> dict[str, str]:
   leaves, _ = jax.tree.flatten_with_path(items)
   return {
     jax.tree_util.keystr(path): hashlib.sha256(np.asarray(leaf).tobytes()).hexdigest()
@@ -197,7 +200,7 @@ def _digests(items: dict[str, Any]) -> dict[str, str]:
   }
 
 
-def _verify(items: dict[str, Any], template: dict[str, Any], digests: dict[str, str]) -> None:
+def _verify(items: Items, template: Items, digests: dict[str, str]) -> None:
   leaves, _ = jax.tree.flatten_with_path(template)
   found = dict(jax.tree.flatten_with_path(items)[0])
   for path, leaf in leaves:

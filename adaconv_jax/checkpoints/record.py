@@ -13,12 +13,11 @@ import logging
 import platform
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import jax
 
 from adaconv_jax import __version__
-from adaconv_jax.files import replacing
+from adaconv_jax.files import Json, replacing
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +31,7 @@ def write_text(path: Path, text: str) -> None:
       temporary.write_text(text)
 
 
-def write_record(workdir: Path, config: Mapping[str, Any], vgg_info: Mapping[str, str]) -> None:
+def write_record(workdir: Path, config: Json, vgg_info: Mapping[str, str]) -> None:
   """Writes config, versions and VGG's hashes; checks that a run that goes on is the same model.
 
   Raises:
@@ -68,12 +67,12 @@ def write_record(workdir: Path, config: Mapping[str, Any], vgg_info: Mapping[str
     write_text(workdir / f"{name}.json", json.dumps(content, indent=2) + "\n")
 
 
-def write_start(workdir: Path, start: Mapping[str, Any]) -> None:
+def write_start(workdir: Path, start: Json) -> None:
   """Writes down what the parameters of a run that begins start from."""
   write_text(workdir / "init.json", json.dumps(dict(start), indent=2) + "\n")
 
 
-def summarize(workdir: Path, step: int) -> dict[str, Any]:
+def summarize(workdir: Path, step: int) -> Json:
   """Sums up for people how the parameters of a step were trained; names no folders.
 
   Args:
@@ -115,7 +114,7 @@ def summarize(workdir: Path, step: int) -> dict[str, Any]:
   }
 
 
-def _read(path: Path) -> Any:
+def _read(path: Path) -> Json:
   """Reads a part of the record; what older runs did not write, or what was not copied, is empty."""
   try:
     return json.loads(path.read_text()) if path.exists() else {}

@@ -7,14 +7,12 @@ makes one of what `train.py` has left, in half precision.
 
 import argparse
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from adaconv_jax.checkpoints.bundle import save_bundle
 from adaconv_jax.checkpoints.errors import CheckpointError
 from adaconv_jax.checkpoints.load import read_model, stylizer_of
-from adaconv_jax.files import sha256
+from adaconv_jax.files import Json, sha256
 
 
 def export(
@@ -23,7 +21,7 @@ def export(
   *,
   dtype: str = "float16",
   vgg_weights: str | Path | None = None,
-) -> Mapping[str, Any]:
+) -> Json:
   """Writes a trained model as one file that tells how it was trained; see `save_bundle`.
 
   Args:

@@ -4,7 +4,6 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +15,7 @@ from adaconv_jax.cli.compilation import keep_compiled
 from adaconv_jax.models.build import init_params
 from adaconv_jax.training import aot
 from adaconv_jax.training.devices import process_batch_size
-from adaconv_jax.training.from_config import make_networks, make_steps
+from adaconv_jax.training.from_config import Config, make_networks, make_steps
 from adaconv_jax.training.hosts import connect
 from adaconv_jax.training.loop import train_and_evaluate
 from adaconv_jax.training.state import create_state
@@ -43,7 +42,7 @@ AOT = flags.DEFINE_string(
 )
 
 
-def compile_ahead(config: Any, topology: str) -> None:
+def compile_ahead(config: Config, topology: str) -> None:
   """Compiles the transfer step for a TPU topology and prints what it would need.
 
   Args:

@@ -7,7 +7,7 @@ command line around it, `report.py` what that writes.
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,12 +20,13 @@ from adaconv_jax.files import tensors_sha256
 from adaconv_jax.images import ImageError
 from adaconv_jax.models.style_code import StyleCode
 from adaconv_jax.models.stylizer import ContentCode, Stylizer
+from adaconv_jax.models.transfer_model import Params
 from adaconv_jax.ops.adain import ChannelStats
 from adaconv_jax.ops.filters import Array
 from adaconv_jax.ops.losses import content_loss, layer_stats, statistics_loss
 from adaconv_jax.vgg import weights as vgg_weights
 from adaconv_jax.vgg.file import to_tensors
-from adaconv_jax.vgg.network import ENCODER_LAYER, STYLE_LAYERS, VGG
+from adaconv_jax.vgg.network import ENCODER_LAYER, STYLE_LAYERS, VGG, VGGParams
 
 LAYER_WEIGHTS: dict[str, float] = dict.fromkeys(STYLE_LAYERS, 1.0)  # as published
 
@@ -52,7 +53,7 @@ SCORES = {
 class LossNetwork:
   """The VGG under which all models' losses are computed, so that they can be compared."""
 
-  params: Any
+  params: VGGParams
   vgg: VGG = struct.field(pytree_node=False)
 
   def features(self, image: jax.Array) -> Mapping[str, jax.Array]:
@@ -120,7 +121,7 @@ class Evaluator:
     content: np.ndarray,
     styles: Sequence[int],
     name: str,
-    advance: Callable[[], Any] = lambda: None,
+    advance: Callable[[], object] = lambda: None,
   ) -> dict[str, list[Output]]:
     """Renders one content in some styles with every model.
 
@@ -176,13 +177,13 @@ def _encode_content(stylizer: Stylizer, image: jax.Array) -> ContentCode:
 def _measure(
   stylizer: Stylizer,
   network: LossNetwork,
-  lpips_params: Any,
+  lpips_params: Params,
   content_code: ContentCode,
   style_code: StyleCode,
   content: Reference,
   style: Reference,
   *,
-  lpips: Callable[[Any, Array, Array], jax.Array] | None,
+  lpips: Callable[[Params, Array, Array], jax.Array] | None,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
   stylized = stylizer.render(content_code, style_code)[0]
   features = network.features(stylized)

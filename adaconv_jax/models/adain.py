@@ -16,13 +16,21 @@ class AdaIN(nn.Module):
 
   transform: ClassVar[str] = "adain"
   slow_params: ClassVar[tuple[str, ...]] = ()
-  style_size: ClassVar[int | None] = None
-  kernel_size: ClassVar[int] = 0
   needs_scale_stats: ClassVar[bool] = False
   alpha_needs_own_style: ClassVar[bool] = False
 
   def setup(self):  # noqa: D102 (Flax's)
     self.decoder = Decoder()
+
+  @property
+  def style_size(self) -> None:
+    """A style image may have any size."""
+    return None
+
+  @property
+  def kernel_size(self) -> int:
+    """A style brings no kernels."""
+    return 0
 
   def encode_style(self, style_features: jax.Array, where: jax.Array | None = None) -> ChannelStats:
     """Encodes relu4_1 of the styles, `[n, h, w, 512]`; `where` as for `channel_stats`."""

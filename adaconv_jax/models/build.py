@@ -1,22 +1,23 @@
 """Builds the trained parts of models from names and settings, and names and settings from them."""
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from adaconv_jax.files import Json
 from adaconv_jax.models.adaconv import AdaConv
 from adaconv_jax.models.adain import AdaIN
 from adaconv_jax.models.decoder import SCALES
 from adaconv_jax.models.transfer_model import Params, TransferModel
 from adaconv_jax.vgg.network import STRIDE
 
+BuiltModel = AdaIN | AdaConv
 TRANSFORMS = {cls.transform: cls for cls in (AdaIN, AdaConv)}
 
 
-def make_model(transform: str, settings: Mapping[str, Any] | None = None) -> TransferModel:
+def make_model(transform: str, settings: Json | None = None) -> BuiltModel:
   """Builds the module named by `transform`.
 
   Args:
@@ -39,7 +40,7 @@ def make_model(transform: str, settings: Mapping[str, Any] | None = None) -> Tra
   return cls(**settings)
 
 
-def model_settings(model: TransferModel) -> dict[str, Any]:
+def model_settings(model: TransferModel) -> Json:
   """The inverse of `make_model`: `{"transform": ..., "settings": {...}}`, fit for JSON."""
   module: Any = model  # a Protocol cannot ask for a dataclass
   settings = {

@@ -4,11 +4,10 @@ AdaIN and AdaConv share it: AdaConv's four blocks end in the fixed convolutions 
 each scale here, so its decoder is this one with an operation in front of every scale.
 """
 
-from typing import Any
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from adaconv_jax.models.layers import ReflectConv
 from adaconv_jax.ops.extent import Extent
@@ -27,7 +26,9 @@ MID_GREY = nn.initializers.constant(0.5)
 FAINT = nn.initializers.variance_scaling(1e-3, "fan_avg", "uniform")
 
 
-def near_identity(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
+def near_identity(
+  key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32
+) -> jax.Array:
   """Initializes a kernel `[k, k, c_in, c_out]`: Xavier, or where c_in = c_out nearly the identity.
 
   After a ReLU the identity is passed on unchanged, so the nine layers of the decoder start out as

@@ -19,13 +19,13 @@ from flax import struct
 
 from adaconv_jax.models.decoder import SCALES
 from adaconv_jax.models.style_code import StyleCode, blend, is_one
-from adaconv_jax.models.transfer_model import TransferModel
+from adaconv_jax.models.transfer_model import Params, TransferModel
 from adaconv_jax.ops.adain import ChannelStats, channel_stats
 from adaconv_jax.ops.conv import reflect_pad_to_multiple
 from adaconv_jax.ops.extent import Extent, inside, mirror_all
 from adaconv_jax.ops.resize import resize, resize_inside
 from adaconv_jax.ops.tiling import by_strips, image_bytes, one_by_one
-from adaconv_jax.vgg.network import ENCODER_LAYER, STRIDE, VGG, reach
+from adaconv_jax.vgg.network import ENCODER_LAYER, STRIDE, VGG, VGGParams, reach
 
 
 @struct.dataclass
@@ -56,8 +56,8 @@ class Stylizer:
     vgg: the encoder, static.
   """
 
-  params: Any
-  vgg_params: Any
+  params: Params
+  vgg_params: VGGParams
   model: TransferModel = struct.field(pytree_node=False)
   vgg: VGG = struct.field(pytree_node=False)
 

@@ -1,6 +1,6 @@
 """What the rest of the package asks of a model's trained part, whichever transform it has."""
 
-from typing import Any, Protocol, TypeAlias
+from typing import Any, ClassVar, Protocol, TypeAlias
 
 import jax
 
@@ -28,18 +28,15 @@ class TransferModel(Protocol):
       its own style; else `content_target` blends.
   """
 
-  @property
-  def transform(self) -> str: ...  # noqa: D102
-  @property
-  def slow_params(self) -> tuple[str, ...]: ...  # noqa: D102
+  transform: ClassVar[str]
+  slow_params: ClassVar[tuple[str, ...]]
+  needs_scale_stats: ClassVar[bool]
+  alpha_needs_own_style: ClassVar[bool]
+
   @property
   def style_size(self) -> int | None: ...  # noqa: D102
   @property
   def kernel_size(self) -> int: ...  # noqa: D102
-  @property
-  def needs_scale_stats(self) -> bool: ...  # noqa: D102
-  @property
-  def alpha_needs_own_style(self) -> bool: ...  # noqa: D102
 
   def encode_style(self, style_features: jax.Array, where: jax.Array | None = None) -> StyleCode:
     """Encodes relu4_1 of the styles, `[n, h, w, 512]`.

@@ -11,12 +11,17 @@ import math
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from jax.experimental import topologies
+
+from adaconv_jax.training.devices import Batch
+from adaconv_jax.training.state import TrainState
+from adaconv_jax.training.step import TrainStep
+from adaconv_jax.vgg.network import VGGParams
 
 GB = 1e9
 # Per kind of chip: Cloud TPU's name of a slice, the units that the name counts per chip (v5p's
@@ -104,7 +109,7 @@ def memory_of(topology: str) -> float:
 
 
 def compile_step(
-  step: Callable[..., Any], state: Any, vgg_params: Any, batch: Mapping[str, Any], devices: int
+  step: TrainStep, state: TrainState, vgg_params: VGGParams, batch: Batch, devices: int
 ) -> Needs:
   """Compiles a training step that `make_train_step` made for the devices of a topology.
 
@@ -119,10 +124,10 @@ def compile_step(
     ValueError: it needs far more memory than a device has, so that the compiler gave up.
   """
 
-  def replicated(leaf: Any) -> jax.ShapeDtypeStruct:
+  def replicated(leaf) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct((devices, *leaf.shape), leaf.dtype)
 
-  def sharded(leaf: Any) -> jax.ShapeDtypeStruct:
+  def sharded(leaf) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct((devices, leaf.shape[0] // devices, *leaf.shape[1:]), leaf.dtype)
 
   shapes = jax.tree.map(replicated, (state, vgg_params))

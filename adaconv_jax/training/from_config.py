@@ -1,7 +1,7 @@
 """What a config of `configs/` describes: networks, optimizer and training steps."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import optax
 
@@ -13,15 +13,20 @@ from adaconv_jax.training.state import check_ema_decay
 from adaconv_jax.training.step import TrainStep, make_train_step
 from adaconv_jax.vgg.network import VGG
 
+Config: TypeAlias = Any  # a ConfigDict as in `configs/`, whose attributes no type describes
 
-def make_networks(config: Any) -> tuple[TransferModel, VGG]:
+
+def make_networks(config: Config) -> tuple[TransferModel, VGG]:
   """Builds what `config.model` describes, without weights."""
   model = make_model(config.model.transform, config.model.settings.to_dict())
   return model, VGG(config.model.vgg, config.model.vgg_padding, config.model.compute_dtype)
 
 
 def make_steps(
-  config: Any, model: TransferModel, vgg: VGG, devices: Sequence[Any] | None = None
+  config: Config,
+  model: TransferModel,
+  vgg: VGG,
+  devices: Sequence[Any] | None = None,
 ) -> tuple[optax.GradientTransformation, TrainStep, TrainStep]:
   """Builds the optimizer and the two training steps, of reconstruction and of transfer.
 

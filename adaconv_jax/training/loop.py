@@ -18,7 +18,7 @@ from adaconv_jax.data.prepare import prepare_images
 from adaconv_jax.models.build import init_params
 from adaconv_jax.models.stylizer import Stylizer
 from adaconv_jax.training.devices import fetch, process_batch_size, replicate, shard
-from adaconv_jax.training.from_config import make_networks, make_steps
+from adaconv_jax.training.from_config import Config, make_networks, make_steps
 from adaconv_jax.training.hosts import StopRequest
 from adaconv_jax.training.objective import make_style_features
 from adaconv_jax.training.progress import Progress
@@ -30,7 +30,7 @@ from adaconv_jax.vgg import weights as vgg_weights
 log = logging.getLogger(__name__)
 
 
-def train_and_evaluate(config: Any, workdir: Path) -> int:
+def train_and_evaluate(config: Config, workdir: Path) -> int:
   """Runs the training that `config` describes, from the newest checkpoint in `workdir` if any.
 
   Args:

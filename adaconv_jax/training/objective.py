@@ -17,7 +17,7 @@ from adaconv_jax.ops.losses import (
   statistics_loss,
 )
 from adaconv_jax.ops.resize import resize
-from adaconv_jax.vgg.network import ENCODER_LAYER, VGG
+from adaconv_jax.vgg.network import ENCODER_LAYER, VGG, VGGParams
 
 Metrics = dict[str, jax.Array]
 
@@ -76,7 +76,7 @@ class Transfer(NamedTuple):
 
 def make_style_features(
   model: TransferModel, vgg: VGG, style_layers: Mapping[str, float]
-) -> Callable[[Any, jax.Array], StyleFeatures]:
+) -> Callable[[VGGParams, jax.Array], StyleFeatures]:
   """Builds `style_features(vgg_params, style) -> StyleFeatures`, of images in [0, 1].
 
   Args:

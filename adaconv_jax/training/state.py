@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
+from adaconv_jax.models.transfer_model import Params
+
 
 @struct.dataclass
 class TrainState:
@@ -20,18 +22,18 @@ class TrainState:
   """
 
   step: jax.Array
-  params: Any
+  params: Params
   opt_state: Any
-  averaged: Any = None
+  averaged: Params = None
 
   @property
-  def result(self) -> Any:
+  def result(self) -> Params:
     """The parameters that are used: the averaged ones where they are kept."""
     return self.params if self.averaged is None else self.averaged
 
 
 def create_state(
-  params: Any, tx: optax.GradientTransformation, *, average: bool = False
+  params: Params, tx: optax.GradientTransformation, *, average: bool = False
 ) -> TrainState:
   """Returns the state of a run that starts from `params`, not yet replicated.
 
@@ -44,7 +46,7 @@ def create_state(
   return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params), averaged)
 
 
-def moving_average(averaged: Any, params: Any, step: jax.Array, decay: float) -> Any:
+def moving_average(averaged: Params, params: Params, step: jax.Array, decay: float) -> Params:
   """Returns d * averaged + (1 - d) * params, with d = min(decay, (1 + step) / (10 + step)).
 
   The growing d keeps an average over the last tenth of the steps until that is longer than what

@@ -9,12 +9,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
-from adaconv_jax.models.transfer_model import TransferModel
+from adaconv_jax.models.transfer_model import Params, TransferModel
 from adaconv_jax.ops.losses import content_loss, statistics_loss
-from adaconv_jax.training.devices import AXIS, fetch, shard
+from adaconv_jax.training.devices import AXIS, Batch, fetch, shard
 from adaconv_jax.training.objective import (
   LossWeights,
   Metrics,
@@ -24,10 +23,10 @@ from adaconv_jax.training.objective import (
   make_transfer,
 )
 from adaconv_jax.training.state import TrainState, moving_average
-from adaconv_jax.vgg.network import VGG
+from adaconv_jax.vgg.network import VGG, VGGParams
 
-TrainStep = Callable[[TrainState, Any, Mapping[str, Any]], tuple[TrainState, Metrics]]
-EvalStep = Callable[[Any, Any, Mapping[str, Any]], Metrics]
+TrainStep = Callable[[TrainState, VGGParams, Batch], tuple[TrainState, Metrics]]
+EvalStep = Callable[[Params, VGGParams, Batch], Metrics]
 
 
 def make_train_step(
@@ -115,7 +114,7 @@ def make_eval_step(model: TransferModel, vgg: VGG, style_layers: Mapping[str, fl
 
 
 def evaluate(
-  step: EvalStep, params: Any, vgg_params: Any, batches: Iterable[Mapping[str, np.ndarray]]
+  step: EvalStep, params: Params, vgg_params: VGGParams, batches: Iterable[Batch]
 ) -> dict[str, float]:
   """Returns the mean losses over all pairs of `batches`; waits for the devices.
 

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from adaconv_jax.training.objective import StyleFeatures, images_to_float
+from adaconv_jax.vgg.network import VGGParams
 
 
 class StyleCache:
@@ -20,7 +21,9 @@ class StyleCache:
   a style of 256 x 256; the rounding is 5e-4 of the values.
   """
 
-  def __init__(self, style_features: Callable[[Any, Any], StyleFeatures], vgg_params: Any):
+  def __init__(
+    self, style_features: Callable[[VGGParams, jax.Array], StyleFeatures], vgg_params: VGGParams
+  ):
     """Makes an empty cache.
 
     Args:

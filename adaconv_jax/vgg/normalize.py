@@ -53,7 +53,7 @@ def mean_activations(
     features: Any = VGG(arch).apply({"params": params}, images, layers)
     return {name: f.mean((1, 2)).sum(0) for name, f in features.items()}
 
-  totals: dict[str, Any] = dict.fromkeys(layers, 0.0)
+  totals: dict[str, np.ndarray] = dict.fromkeys(layers, np.zeros(()))
   count = 0
   for batch in images:
     count += len(batch)

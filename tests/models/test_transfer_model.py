@@ -1,5 +1,6 @@
 """What `Stylizer` asks of a model: a third transform, which no other file knows, is enough."""
 
+import dataclasses
 import functools
 from typing import Any, ClassVar
 
@@ -24,13 +25,19 @@ class Shift(nn.Module):
 
   transform: ClassVar[str] = "shift"
   slow_params: ClassVar[tuple[str, ...]] = ()
-  style_size: ClassVar[int | None] = None
-  kernel_size: ClassVar[int] = 0
   needs_scale_stats: ClassVar[bool] = False
   alpha_needs_own_style: ClassVar[bool] = False
 
   def setup(self):
     self.decoder = Decoder()
+
+  @property
+  def style_size(self) -> int | None:
+    return None
+
+  @property
+  def kernel_size(self) -> int:
+    return 0
 
   def encode_style(self, style_features, where=None):
     return jnp.mean(style_features, axis=(1, 2), keepdims=True, where=where)
@@ -53,7 +60,7 @@ class Shift(nn.Module):
 
 @pytest.fixture(scope="module")
 def shift():
-  return small_stylizer("adain").replace(model=Shift())
+  return dataclasses.replace(small_stylizer("adain"), model=Shift())
 
 
 def picture(seed, *shape) -> Any:

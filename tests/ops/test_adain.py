@@ -60,7 +60,7 @@ def test_statistics_of_a_part_are_those_of_the_part_alone(size):
   features, style = random(2, *size, 4), ChannelStats(random(2, 4), random(2, 4) ** 2)
   padded: Any = np.full((2, 6, 7, 4), np.nan, np.float32)
   padded[:, : size[0], : size[1]] = features
-  where = np.zeros((6, 7, 1), bool)
+  where: Any = np.zeros((6, 7, 1), bool)
   where[: size[0], : size[1]] = True
   mean, std = jax.jit(lambda x, where: channel_stats(x, where=where))(padded, where)
   for got, expected in zip((mean, std), stats_loops(features, EPS), strict=True):

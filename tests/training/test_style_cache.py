@@ -54,7 +54,8 @@ def test_features_of_a_crop_are_computed_once():
     stats = ChannelStats(style.mean((1, 2)), style.std((1, 2)))
     return objective.StyleFeatures(params * style, {"relu1_1": stats})
 
-  cache = StyleCache(features, 1e6)
+  scale: Any = 1e6  # for the weights
+  cache = StyleCache(features, scale)
   for keys in ([0, 3], [3, 3], [0, 7]):
     batch = make_batch(keys)
     styles = cache(batch)["style"]
