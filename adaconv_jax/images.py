@@ -234,6 +234,27 @@ def center_square(image: Image.Image, size: int, shorter: int | None = None) -> 
   return image.crop((left, top, left + size, top + size))
 
 
+def decode_square(
+  data: bytes, *, name: str, size: int, shorter: int | None = None, at_least: int | None = None
+) -> Image.Image:
+  """Decodes an image file and cuts its `center_square`.
+
+  Args:
+    data: the file; see `decode`.
+    name: what to call the file in errors.
+    size: side of the square in pixels.
+    shorter: what the shorter side is scaled to; `size` if None.
+    at_least: pixels of the shorter side as it is decoded, see `decode`; `shorter` if None.
+
+  Raises:
+    ImageError: the file is not an image that `decode` takes.
+    ValueError: a size is below 1.
+  """
+  shorter = size if shorter is None else shorter
+  image = decode(data, name=name, at_least=shorter if at_least is None else at_least)
+  return center_square(image, size, shorter)
+
+
 def scaled_size(size: tuple[int, int], shorter: int) -> tuple[int, int]:
   """Width and height of an image of `size` scaled to `shorter` pixels on its shorter side."""
   scale = shorter / min(size)

@@ -5,9 +5,10 @@ as the direct algorithm of the papers, whatever either side really computes: bot
 same figure by their own time.
 """
 
-from adaconv_jax.decoder import SCALES
-from adaconv_jax.models import STRIDE, AdaConv, TransferModel
-from adaconv_jax.vgg import ENCODER_LAYER, conv_shapes
+from adaconv_jax.models.adaconv import AdaConv
+from adaconv_jax.models.build import BuiltModel as TransferModel
+from adaconv_jax.models.decoder import SCALES
+from adaconv_jax.vgg.network import ENCODER_LAYER, STRIDE, conv_shapes
 
 
 def conv(c_in: int, c_out: int, height: int, width: int, *, k: int = 3, groups: int = 1) -> int:

@@ -12,11 +12,11 @@ import jax
 import numpy as np
 from PIL import Image
 
-from adaconv_jax import vgg_weights
 from adaconv_jax.images import resize_shorter, to_float
-from adaconv_jax.models import init_params, make_model
-from adaconv_jax.stylizer import Stylizer
-from adaconv_jax.vgg import VGG
+from adaconv_jax.models.build import init_params, make_model
+from adaconv_jax.models.stylizer import Stylizer
+from adaconv_jax.vgg import weights as vgg_weights
+from adaconv_jax.vgg.network import VGG
 
 ROOT = Path(__file__).parents[1]
 ARCH = "vgg16"  # its weights come with the package

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from adaconv_jax.adaconv import adaconv
-from adaconv_jax.conv import conv
+from adaconv_jax.ops.adaconv import adaconv
+from adaconv_jax.ops.conv import conv
 from benchmarks import flops
 from benchmarks.case import Case
 

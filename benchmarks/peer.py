@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from adaconv_jax.adain import EPS
-from adaconv_jax.decoder import SCALES
-from adaconv_jax.models import AdaConv
-from adaconv_jax.stylizer import Stylizer
-from adaconv_jax.vgg import ENCODER_LAYER, conv_shapes
+from adaconv_jax.models.adaconv import AdaConv
+from adaconv_jax.models.decoder import SCALES
+from adaconv_jax.models.stylizer import Stylizer
+from adaconv_jax.ops.adain import EPS
+from adaconv_jax.vgg.network import ENCODER_LAYER, conv_shapes
 
 torch: Any = importlib.import_module("torch")
 nn, F = torch.nn, torch.nn.functional

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from adaconv_jax.stylizer import Stylizer
-from adaconv_jax.vgg import ENCODER_LAYER, STYLE_LAYERS
+from adaconv_jax.models.stylizer import Stylizer
+from adaconv_jax.vgg.network import ENCODER_LAYER, STYLE_LAYERS
 from benchmarks.peer import F, StylizerPeer, channel_stats, nn, to_tensor, torch
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from adaconv_jax.data import CropSpec, make_batches
+from adaconv_jax.data.batches import CropSpec, make_batches
+from adaconv_jax.data.manifest import Images, scan
+from adaconv_jax.data.sources import open_source
 from adaconv_jax.images import find_images
-from adaconv_jax.manifest import Images, scan
-from adaconv_jax.sources import open_source
 from benchmarks.report import Line
 
 ROOT = Path(__file__).parents[1]

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from adaconv_jax.models import make_model
-from adaconv_jax.stylizer import Stylizer
+from adaconv_jax.models.build import make_model
+from adaconv_jax.models.stylizer import Stylizer
 from benchmarks import flops
 from benchmarks.case import Case, image_difference
 from benchmarks.inputs import ARCH, pictures, random_stylizer

@@ -14,9 +14,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from adaconv_jax import aot
-from adaconv_jax.adaconv import adaconv
-from adaconv_jax.conv import conv
+from adaconv_jax.ops.adaconv import adaconv
+from adaconv_jax.ops.conv import conv
+from adaconv_jax.training import aot
 
 BATCH = 8
 SCALES = ((32, 512, 512), (64, 256, 128), (128, 128, 32), (256, 64, 8))  # side, channels, groups

@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from adaconv_jax import training
-from adaconv_jax.from_config import make_steps
-from adaconv_jax.models import make_model
+from adaconv_jax.models.build import make_model
+from adaconv_jax.training.devices import replicate, shard
+from adaconv_jax.training.from_config import make_steps
+from adaconv_jax.training.state import TrainState
 from benchmarks import flops
 from benchmarks.case import Case, number_difference
 from benchmarks.inputs import ARCH, pictures, random_stylizer
@@ -73,12 +74,12 @@ def our_step(transform: str, config: Any, batch: dict[str, np.ndarray]) -> Calla
   tx, _, step = make_steps(config, stylizer.model, stylizer.vgg)
   # A copy, because the step gives its state's buffers away.
   params = jax.tree.map(np.array, stylizer.params)
-  state = training.TrainState(jnp.zeros((), jnp.int32), params, tx.init(params))
-  carried = [training.replicate(state)]
-  vgg_params = training.replicate(stylizer.vgg_params)
+  state = TrainState(jnp.zeros((), jnp.int32), params, tx.init(params))
+  carried = [replicate(state)]
+  vgg_params = replicate(stylizer.vgg_params)
 
   def run() -> jax.Array:
-    carried[0], metrics = step(carried[0], vgg_params, training.shard(batch))
+    carried[0], metrics = step(carried[0], vgg_params, shard(batch))
     jax.block_until_ready(carried[0])
     return metrics["loss"]
 

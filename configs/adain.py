@@ -29,9 +29,9 @@ def get_config() -> ConfigDict:
 
   config.model = ConfigDict()
   config.model.transform = "adain"
-  config.model.settings = ConfigDict()  # attributes of the class in models.py
+  config.model.settings = ConfigDict()  # attributes of the class in models/
   config.model.vgg = "vgg19"
-  config.model.vgg_weights = ""  # a file of `python -m adaconv_jax.vgg_weights`; "" finds them
+  config.model.vgg_weights = ""  # a file of `python -m adaconv_jax.cli.vgg`; "" finds them
   config.model.vgg_padding = "reflect"
   # Of the activations in training: "float32" or "bfloat16". Parameters, statistics and losses are
   # float32, and so is everything when a trained model is loaded.

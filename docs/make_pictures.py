@@ -20,8 +20,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from adaconv_jax import images, load_model
-from adaconv_jax.stylizer import Stylizer
-from adaconv_jax.trained import shipped_models
+from adaconv_jax.checkpoints.load import shipped_models
+from adaconv_jax.models.stylizer import Stylizer
 
 DOCS = Path(__file__).parent
 EXAMPLES = DOCS.parent / "examples"

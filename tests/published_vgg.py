@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-from adaconv_jax import vgg_import
-from adaconv_jax.vgg import conv_shapes
-from adaconv_jax.vgg_file import write_file
+from adaconv_jax.vgg import convert as vgg_import
+from adaconv_jax.vgg.file import write_file
+from adaconv_jax.vgg.network import conv_shapes
 
 # Positions of the convolutions in torchvision's vgg16 and vgg19 and in vgg_normalised (vgg19).
 POSITIONS = {

@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from adaconv_jax import vgg_weights
-from adaconv_jax.checkpoint import Checkpoints
-from adaconv_jax.models import init_params, make_model, model_settings
-from adaconv_jax.stylizer import Stylizer
-from adaconv_jax.training import TrainState
-from adaconv_jax.vgg import VGG
+from adaconv_jax.checkpoints.orbax import Checkpoints
+from adaconv_jax.models.build import init_params, make_model, model_settings
+from adaconv_jax.models.stylizer import Stylizer
+from adaconv_jax.training.state import TrainState
+from adaconv_jax.vgg import weights as vgg_weights
+from adaconv_jax.vgg.network import VGG
 
 SETTINGS = {
   "adain": {},

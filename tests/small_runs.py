@@ -19,12 +19,11 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-import train
-from adaconv_jax import from_config
-from adaconv_jax.checkpoint import Checkpoints
-from adaconv_jax.models import init_params, make_model
-from adaconv_jax.trained import load_model
-from adaconv_jax.training import TrainState, create_state
+from adaconv_jax.checkpoints.load import load_model
+from adaconv_jax.checkpoints.orbax import Checkpoints
+from adaconv_jax.models.build import init_params, make_model
+from adaconv_jax.training import from_config, loop
+from adaconv_jax.training.state import TrainState, create_state
 from configs import adaconv, adain
 
 NUM_STEPS = 4
@@ -102,7 +101,7 @@ def main(folder: str, transform: str, batch_size: str, *cluster: str) -> None:
   config.data.style_resize = 64
   config.optimizer.learning_rate, config.optimizer.clip_norm = 1e-3, 1.0
   config.data.heldout_content, config.eval_every_steps = 2, 2
-  from_config.make_optimizer = lambda schedule, clip_norm, style_rate: optax.chain(
+  from_config.make_optimizer = lambda schedule, clip_norm, *_: optax.chain(
     optax.clip_by_global_norm(clip_norm), optax.sgd(schedule, momentum=0.9)
   )
   before: Any = parameters(initial_state(config, optax.identity()))
@@ -110,7 +109,7 @@ def main(folder: str, transform: str, batch_size: str, *cluster: str) -> None:
     config.init_from = str(root / "start")
     start = load_model(root / "start").params
     before = parameters(create_state(start, optax.identity(), average=True))
-  train.train_and_evaluate(config, root / "run")
+  loop.train_and_evaluate(config, root / "run")
   # By all processes: Orbax waits for every one.
   after: Any = parameters(trained_state(config, root / "run"))
   if jax.process_index() == 0:

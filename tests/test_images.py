@@ -321,6 +321,15 @@ def test_the_square_is_that_in_the_middle(size, box):
   assert images.center_square(image, 20).size == (20, 20)
 
 
+def test_a_square_of_a_file_is_that_of_its_picture():
+  pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
+  file = io.BytesIO()
+  Image.fromarray(pixels).save(file, "PNG")
+  for size, shorter in ((20, None), (20, 30)):
+    got = images.decode_square(file.getvalue(), name="x", size=size, shorter=shorter)
+    assert got.tobytes() == images.center_square(Image.fromarray(pixels), size, shorter).tobytes()
+
+
 def test_resize_is_antialiased():
   stripes = np.zeros((64, 64, 3), np.uint8)
   stripes[:, ::2] = 255

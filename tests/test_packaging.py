@@ -15,8 +15,8 @@ ROOT = Path(__file__).parents[1]
 PROGRAMS = ["train", "infer"]
 IMPORTED_LATER = ["tensorflow_datasets"]  # inside a function, because it takes a second
 MODULES = sorted(
-  f"adaconv_jax.{path.stem}"
-  for path in (ROOT / "adaconv_jax").glob("*.py")
+  ".".join(path.relative_to(ROOT).with_suffix("").parts)
+  for path in (ROOT / "adaconv_jax").rglob("*.py")
   if path.stem != "__init__"
 )
 SETUP = configparser.ConfigParser()
@@ -89,7 +89,7 @@ def test_every_import_is_a_declared_requirement():
   declared |= requirements("options.extras_require", "convert")
   distributions = importlib.metadata.packages_distributions()
   own = {"adaconv_jax", "configs", *PROGRAMS}
-  sources = [*(ROOT / "adaconv_jax").glob("*.py"), *(ROOT / "configs").glob("*.py")]
+  sources = [*(ROOT / "adaconv_jax").rglob("*.py"), *(ROOT / "configs").glob("*.py")]
   for path in [*sources, *(ROOT / f"{name}.py" for name in PROGRAMS)]:
     names = imported_names(ast.parse(path.read_text()))
     for name in names - own - set(sys.stdlib_module_names):
@@ -98,12 +98,17 @@ def test_every_import_is_a_declared_requirement():
 
 
 def test_packaged_files_exist():
-  assert SETUP["options"]["packages"] == "adaconv_jax"
+  assert SETUP["options"]["packages"] == "find:"
+  include = SETUP["options.packages.find"]["include"].split()
+  folders = {path.parent for path in (ROOT / "adaconv_jax").rglob("*.py")}
+  assert include == ["adaconv_jax", "adaconv_jax.*"]
+  assert all((folder / "__init__.py").is_file() for folder in folders)
   assert SETUP["options"]["py_modules"].split() == PROGRAMS
-  pattern = SETUP["options.package_data"]["adaconv_jax"].strip()
-  packaged = set((ROOT / "adaconv_jax").glob(pattern))
+  patterns = SETUP["options.package_data"]["adaconv_jax"].split()
+  packaged = {path for pattern in patterns for path in (ROOT / "adaconv_jax").glob(pattern)}
   assert ROOT / "adaconv_jax" / "pretrained" / "vgg16.safetensors" in packaged
-  assert packaged == {path for path in (ROOT / "adaconv_jax" / "pretrained").rglob("*.*")}
+  others = {path for path in (ROOT / "adaconv_jax").rglob("*.*") if path.is_file()}
+  assert packaged == {p for p in others if p.suffix not in (".py", ".pyc")}
   for name in SETUP["metadata"]["license_files"].split():
     assert (ROOT / name).is_file()
 
@@ -113,5 +118,5 @@ def test_console_scripts_name_a_function(program):
   scripts = SETUP["options.entry_points"]["console_scripts"]
   assert f"adaconv-{program} = {program}:cli" in scripts.splitlines()
   tree = ast.parse((ROOT / f"{program}.py").read_text())
-  functions = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
-  assert "cli" in functions
+  imports = [node for node in tree.body if isinstance(node, ast.ImportFrom)]
+  assert "cli" in {alias.name for node in imports for alias in node.names}

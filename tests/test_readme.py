@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from small_models import small_stylizer
 
-import infer
-from adaconv_jax import evaluate, save_bundle
-from adaconv_jax.evaluation_files import MEANINGS
+from adaconv_jax import save_bundle
+from adaconv_jax.cli import evaluate, stylize
+from adaconv_jax.evaluation.report import MEANINGS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -42,11 +42,11 @@ def test_infer_lines_are_taken_by_its_parser():
   lines = [line for line in COMMANDS if line.startswith("python infer.py")]
   assert len(lines) >= 2
   for line in lines:
-    infer._parser().parse_args(shlex.split(line)[2:])
+    stylize._parser().parse_args(shlex.split(line)[2:])
 
 
 def test_the_evaluation_line_is_taken_by_its_parser_and_every_score_is_explained():
-  (line,) = [line for line in COMMANDS if line.startswith("python -m adaconv_jax.evaluate")]
+  (line,) = [line for line in COMMANDS if line.startswith("python -m adaconv_jax.cli.evaluate")]
   evaluate._parser().parse_args(shlex.split(line)[3:])
   table = README.partition("\n## Evaluation\n")[2].partition("\n## ")[0]
   for score in MEANINGS:

@@ -27,18 +27,21 @@ from small_runs import (
 )
 
 import adaconv_jax
-import train
-from adaconv_jax import from_config, images
-from adaconv_jax.data import CropSpec
-from adaconv_jax.export import export
-from adaconv_jax.heldout import heldout_batches
-from adaconv_jax.manifest import Images, Manifest
-from adaconv_jax.models import init_params
-from adaconv_jax.trained import load_model
-from adaconv_jax.training import TrainState, evaluate, make_eval_step, replicate
-from adaconv_jax.vgg_file import read_file, write_file
-from adaconv_jax.vgg_weights import PACKAGED
-from adaconv_jax.workdir import summarize
+from adaconv_jax import images
+from adaconv_jax.checkpoints.load import load_model
+from adaconv_jax.checkpoints.record import summarize
+from adaconv_jax.cli import train as command
+from adaconv_jax.cli.export import export
+from adaconv_jax.data.batches import CropSpec
+from adaconv_jax.data.heldout import heldout_batches
+from adaconv_jax.data.manifest import Images, Manifest
+from adaconv_jax.models.build import init_params
+from adaconv_jax.training import from_config, loop
+from adaconv_jax.training.devices import replicate
+from adaconv_jax.training.state import TrainState
+from adaconv_jax.training.step import evaluate, make_eval_step
+from adaconv_jax.vgg.file import read_file, write_file
+from adaconv_jax.vgg.weights import PACKAGED
 
 ROOT = Path(__file__).parents[1]
 
@@ -54,7 +57,7 @@ def folder(tmp_path_factory) -> Path:
 def unbroken(folder) -> TrainState:
   config = small_config(folder)
   config.eval_every_steps = 3
-  assert train.train_and_evaluate(config, folder / "unbroken") == NUM_STEPS
+  assert loop.train_and_evaluate(config, folder / "unbroken") == NUM_STEPS
   return trained_state(config, folder / "unbroken")
 
 
@@ -112,7 +115,7 @@ def test_kept_style_features_give_the_losses_of_the_images(folder, tmp_path):
     config.data.content_resize, config.data.content_crop = 64, 48
     config.data.style_resize = config.data.style_crop = 64
     config.data.kept_style_crops = kept
-    train.train_and_evaluate(config, tmp_path / f"kept{kept}")
+    loop.train_and_evaluate(config, tmp_path / f"kept{kept}")
     metrics = metrics_of(tmp_path / f"kept{kept}")
     losses.append([line["style_loss"] for line in metrics if "style_loss" in line])
   assert len(losses[0]) == 2
@@ -145,14 +148,14 @@ def test_heldout_losses_need_images_that_are_held_out(folder, tmp_path):
   config = small_config(folder)
   config.eval_every_steps, config.data.heldout_style = 1, 0
   with pytest.raises(ValueError, match=r"data\.heldout_style: .* config\.eval_every_steps, got no"):
-    train.train_and_evaluate(config, tmp_path)
+    loop.train_and_evaluate(config, tmp_path)
 
 
 def test_training_lowers_the_pixel_loss(folder):
   config = small_config(folder)
   config.num_steps = config.reconstruct_steps = 25
   config.optimizer.learning_rate = 1e-3
-  train.train_and_evaluate(config, folder / "learns")
+  loop.train_and_evaluate(config, folder / "learns")
   pixel = [line["pixel_loss"] for line in metrics_of(folder / "learns")]
   assert np.mean(pixel[-5:]) < 0.8 * np.mean(pixel[:5])
 
@@ -161,10 +164,10 @@ def test_interrupted_and_resumed_run_equals_an_unbroken_one_bit_for_bit(
   folder, unbroken, monkeypatch
 ):
   config, workdir = small_config(folder), folder / "resumed"
-  monkeypatch.setattr(train.StopRequest, "reached", lambda self, step: step in (1, 3))
-  assert train.train_and_evaluate(config, workdir) == 1
-  assert train.train_and_evaluate(config, workdir) == 3
-  assert train.train_and_evaluate(config, workdir) == NUM_STEPS
+  monkeypatch.setattr(loop.StopRequest, "reached", lambda self, step: step in (1, 3))
+  assert loop.train_and_evaluate(config, workdir) == 1
+  assert loop.train_and_evaluate(config, workdir) == 3
+  assert loop.train_and_evaluate(config, workdir) == NUM_STEPS
   resumed, expected = by_path(trained_state(config, workdir)), by_path(unbroken)
   assert resumed.keys() == expected.keys()
   for part in ("params", "opt_state", "averaged"):
@@ -177,8 +180,8 @@ def test_sample_grids_and_loaded_models_use_the_average(folder, unbroken, monkey
   config, workdir, shown = small_config(folder), folder / "averaged", []
   config.num_steps = 1
   grid = lambda self, step, stylizer, *images: shown.append(stylizer)  # noqa: E731
-  monkeypatch.setattr(train.Progress, "grid", grid)
-  train.train_and_evaluate(config, workdir)
+  monkeypatch.setattr(loop.Progress, "grid", grid)
+  loop.train_and_evaluate(config, workdir)
   state = trained_state(config, workdir)
   average, latest = by_path(state.averaged), by_path(state.params)
   for stylizer in (shown[0], load_model(workdir)):
@@ -192,7 +195,7 @@ def test_run_that_kept_no_average_goes_on_with_one_and_without(folder, tmp_path,
   for step, decay in enumerate([0.0, 0.9, 0.0], 1):
     config.num_steps, config.ema_decay = step, decay
     with caplog.at_level(logging.WARNING, "adaconv_jax"):
-      assert train.train_and_evaluate(config, tmp_path / "run") == step
+      assert loop.train_and_evaluate(config, tmp_path / "run") == step
     state = trained_state(config, tmp_path / "run")
     assert (state.averaged is not None) == bool(decay)
     used = by_path(load_model(tmp_path / "run").params)
@@ -207,7 +210,7 @@ def test_impossible_decay_is_refused_by_name(folder, decay, tmp_path):
   config = small_config(folder)
   config.ema_decay = decay
   with pytest.raises(ValueError, match=r"config\.ema_decay: expected 0 .* such as 0\.999, got"):
-    train.train_and_evaluate(config, tmp_path)
+    loop.train_and_evaluate(config, tmp_path)
 
 
 def test_memory_that_the_average_takes_is_in_what_aot_compiles(folder, monkeypatch):
@@ -217,11 +220,11 @@ def test_memory_that_the_average_takes_is_in_what_aot_compiles(folder, monkeypat
     sizes.append(sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state)))
     raise ValueError("enough")
 
-  monkeypatch.setattr(train.aot, "tpu_devices", lambda topology: jax.devices()[:1])
-  monkeypatch.setattr(train.aot, "compile_step", compile_step)
+  monkeypatch.setattr(command.aot, "tpu_devices", lambda topology: jax.devices()[:1])
+  monkeypatch.setattr(command.aot, "compile_step", compile_step)
   for config.ema_decay in (0.0, 0.9):
     with pytest.raises(ValueError, match="enough"):
-      train.compile_ahead(config, "v5e:1x1")
+      command.compile_ahead(config, "v5e:1x1")
   params = jax.eval_shape(lambda: initial_state(config, optax.identity())).params
   assert sizes[1] - sizes[0] == sum(4 * leaf.size for leaf in jax.tree.leaves(params))
 
@@ -267,7 +270,7 @@ def test_listed_images_are_held_out_of_a_run(folder, tmp_path):
   for role, names in (("content", "0.png 2.png 3.png"), ("style", "4.png")):
     config.data[f"heldout_{role}_names"] = str(tmp_path / role)
     (tmp_path / role).write_text("\n".join(names.split()))
-  train.train_and_evaluate(config, tmp_path / "run")
+  loop.train_and_evaluate(config, tmp_path / "run")
   data = summarize(tmp_path / "run", 1)["data"]
   assert [data[f"{role}_heldout"] for role in ("content", "style")] == [3, 1]
   sheet = images.load(tmp_path / "run" / "samples" / "0000001.png")
@@ -281,7 +284,7 @@ def test_run_starts_from_a_trained_model_at_step_0_and_goes_on_from_its_own_chec
   config.init_from, config.num_steps, config.ema_decay = str(folder / "unbroken"), 1, 0.0
   # Adam's first step moves every parameter by the learning rate at most; one that has moments to
   # go on with, by more or less.
-  assert train.train_and_evaluate(config, workdir) == 1
+  assert loop.train_and_evaluate(config, workdir) == 1
   tuned, start = by_path(trained_state(config, workdir).params), workdir / "init.json"
   moved = [np.abs(tuned[name] - value).max() for name, value in by_path(unbroken.averaged).items()]
   assert 0.9e-4 < max(moved) < 1.1e-4
@@ -289,14 +292,14 @@ def test_run_starts_from_a_trained_model_at_step_0_and_goes_on_from_its_own_chec
   record = {"name": "unbroken", "step": NUM_STEPS, "info": info}
   assert json.loads(start.read_text()) == record
   config.init_from, config.num_steps = "nowhere", 2
-  assert train.train_and_evaluate(config, workdir) == 2
+  assert loop.train_and_evaluate(config, workdir) == 2
   assert json.loads(start.read_text()) == summarize(workdir, 2)["start"] == record
   assert json.loads((folder / "unbroken" / "init.json").read_text()) == {"seed": 0}
 
 
 def test_workdir_of_another_model_is_refused(folder, unbroken):
   with pytest.raises(ValueError, match="another --workdir"):
-    train.train_and_evaluate(small_config(folder, "adaconv"), folder / "unbroken")
+    loop.train_and_evaluate(small_config(folder, "adaconv"), folder / "unbroken")
 
 
 def test_run_does_not_go_on_with_other_vgg_weights(folder, unbroken, tmp_path):
@@ -304,11 +307,11 @@ def test_run_does_not_go_on_with_other_vgg_weights(folder, unbroken, tmp_path):
   tensors, info = read_file(PACKAGED / "vgg16.safetensors")
   write_file(file, tensors, info)
   config.model.vgg_weights = str(file)  # the same weights in another place
-  assert train.train_and_evaluate(config, folder / "unbroken") == NUM_STEPS
+  assert loop.train_and_evaluate(config, folder / "unbroken") == NUM_STEPS
   tensors["conv1_1.bias"] = tensors["conv1_1.bias"] + 1
   write_file(file, tensors, info)
   with pytest.raises(ValueError, match="vgg_weights: .* other VGG weights"):
-    train.train_and_evaluate(config, folder / "unbroken")
+    loop.train_and_evaluate(config, folder / "unbroken")
 
 
 def test_missing_images_are_an_error_that_names_the_setting(tmp_path):
@@ -316,14 +319,14 @@ def test_missing_images_are_an_error_that_names_the_setting(tmp_path):
   config.data.style = ""
   (tmp_path / "content").mkdir()
   with pytest.raises(ValueError, match="content"):
-    train.train_and_evaluate(config, tmp_path / "run")
+    loop.train_and_evaluate(config, tmp_path / "run")
 
 
 def test_loss_that_is_not_finite_stops_the_run_and_saves_nothing(folder):
   config = small_config(folder)
   config.optimizer.learning_rate = float("inf")
   with pytest.raises(FloatingPointError, match="learning_rate"):
-    train.train_and_evaluate(config, folder / "diverged")
+    loop.train_and_evaluate(config, folder / "diverged")
   assert not [p for p in (folder / "diverged" / "checkpoints").iterdir() if p.name.isdigit()]
 
 

@@ -1,0 +1,1 @@
+"""Everything that is read back later: bundles, checkpoints, the record of a run."""

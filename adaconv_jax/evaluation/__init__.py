@@ -1,0 +1,1 @@
+"""Scores of trained models, and the sheets and tables that show them."""

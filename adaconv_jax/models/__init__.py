@@ -1,0 +1,1 @@
+"""The trained parts of AdaIN and AdaConv, and the whole model around them."""

@@ -1,0 +1,69 @@
+"""AdaIN's trained part (Huang & Belongie, ICCV 2017)."""
+
+from typing import ClassVar
+
+import flax.linen as nn
+import jax
+
+from adaconv_jax.models.decoder import Decoder
+from adaconv_jax.models.style_code import blend
+from adaconv_jax.ops.adain import ChannelStats, apply_stats, channel_stats
+from adaconv_jax.ops.extent import Extent
+
+
+class AdaIN(nn.Module):
+  """AdaIN's trained part: the decoder. A style's code is its relu4_1 channel statistics."""
+
+  transform: ClassVar[str] = "adain"
+  slow_params: ClassVar[tuple[str, ...]] = ()
+  needs_scale_stats: ClassVar[bool] = False
+  alpha_needs_own_style: ClassVar[bool] = False
+
+  def setup(self):  # noqa: D102 (Flax's)
+    self.decoder = Decoder()
+
+  @property
+  def style_size(self) -> None:
+    """A style image may have any size."""
+    return None
+
+  @property
+  def kernel_size(self) -> int:
+    """A style brings no kernels."""
+    return 0
+
+  def encode_style(self, style_features: jax.Array, where: jax.Array | None = None) -> ChannelStats:
+    """Encodes relu4_1 of the styles, `[n, h, w, 512]`; `where` as for `channel_stats`."""
+    return channel_stats(style_features, where=where)
+
+  def content_target(
+    self,
+    content_features: jax.Array,
+    code: ChannelStats,
+    alpha: float | jax.Array = 1.0,
+    where: jax.Array | None = None,
+  ) -> jax.Array:
+    """AdaIN's t: what enters the decoder, and what the output's relu4_1 is trained to equal."""
+    return blend(content_features, apply_stats(content_features, code, where=where), alpha)
+
+  def decode(self, target: jax.Array, code: ChannelStats) -> jax.Array:
+    """Decodes `[n, h, w, 512]` to RGB `[n, 8 h, 8 w, 3]`."""
+    del code  # already in the target
+    return self.decoder(target)
+
+  def decode_scale(
+    self,
+    scale: int,
+    features: jax.Array,
+    code: ChannelStats,
+    stats: ChannelStats | None = None,
+    extent: Extent | None = None,
+  ) -> jax.Array:
+    """Runs one scale of the decoder; see `TransferModel`."""
+    del code, stats
+    return self.decoder.decode_scale(scale, features, enlarge=scale > 0, extent=extent)
+
+  def __call__(self, content_features: jax.Array, style_features: jax.Array) -> jax.Array:
+    """Stylizes feature maps; the path that initializes all parameters."""
+    code = self.encode_style(style_features)
+    return self.decode(self.content_target(content_features, code), code)

@@ -1,0 +1,1 @@
+"""The training step, its devices, and what a run shows and keeps."""

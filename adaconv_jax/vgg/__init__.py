@@ -1,0 +1,1 @@
+"""VGG, the encoder and loss network, and where its weights come from."""

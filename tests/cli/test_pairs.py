@@ -1,0 +1,109 @@
+"""From the paths of a command line to pairs and the names of their outputs."""
+
+from pathlib import Path
+
+import pytest
+
+from adaconv_jax.cli.pairs import Picture, find_pictures, plan_pairs
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+  """Only names matter here, so that the files are empty."""
+  for name in ("c/cat.jpg", "c/sub/dog.PNG", "c/.hidden.jpg", "c/notes.txt", "s/dots.jpg"):
+    Path(tmp_path, name).parent.mkdir(parents=True, exist_ok=True)
+    Path(tmp_path, name).touch()
+  monkeypatch.chdir(tmp_path)
+  return tmp_path
+
+
+def plan(content, style, output, overwrite=False):
+  contents, styles = find_pictures("--content", content), find_pictures("--style", style)
+  pairs, kept = plan_pairs(contents, styles, output, overwrite=overwrite)
+  return [pair.output.as_posix() for pair in pairs], [path.as_posix() for path in kept]
+
+
+def test_folders_give_their_images_named_by_the_way_to_them():
+  assert find_pictures("--content", ["c"]) == [
+    Picture("cat", Path("c/cat.jpg")),
+    Picture("sub_dog", Path("c/sub/dog.PNG")),
+  ]
+
+
+def test_a_file_that_is_named_twice_counts_once(folder):
+  found = find_pictures("--content", ["c/cat.jpg", "c", "c/../c/cat.jpg", str(folder / "c")])
+  assert [picture.path.as_posix() for picture in found] == ["c/cat.jpg", "c/sub/dog.PNG"]
+
+
+def test_a_missing_file_is_left_to_whoever_reads_it():
+  assert find_pictures("--content", ["no.jpg"]) == [Picture("no", Path("no.jpg"))]
+
+
+def test_a_folder_without_images_is_named():
+  Path("empty").mkdir()
+  with pytest.raises(ValueError, match="--style: no image in empty; looked for .jpg"):
+    find_pictures("--style", ["s", "empty"])
+
+
+def test_all_pairs_are_named_by_content_and_style_content_by_content():
+  Path("s/ink.png").touch()
+  outputs, _ = plan(["c"], ["s"], "out")
+  assert outputs == [
+    "out/cat--dots.jpg",
+    "out/cat--ink.jpg",
+    "out/sub_dog--dots.png",
+    "out/sub_dog--ink.png",
+  ]
+
+
+@pytest.mark.parametrize(
+  ("content", "name"), [("a.gif", "a--dots.png"), ("a.webp", "a--dots.webp"), ("a", "a--dots.png")]
+)
+def test_the_format_is_that_of_the_content_but_no_palette(content, name):
+  assert plan([content], ["s"], "out/")[0] == ["out/" + name]
+
+
+def test_one_pair_goes_to_the_file_or_into_the_folder_that_is_named():
+  Path("v1.5").mkdir()
+  for output, expected in {
+    "new.png": "new.png",
+    "deep/er/new.JPG": "deep/er/new.JPG",
+    "out": "out/cat--dots.jpg",
+    "out.d/": "out.d/cat--dots.jpg",
+    "v1.5": "v1.5/cat--dots.jpg",
+  }.items():
+    assert plan(["c/cat.jpg"], ["s"], output)[0] == [expected]
+
+
+@pytest.mark.parametrize(
+  ("content", "output", "message"),
+  [
+    ("c/cat.jpg", "new.heic", "expected a name that ends in .jpg, .*, or a folder .* new.heic"),
+    ("c", "new.png", r"expected a folder for 2 pair\(s\), got the file name new.png"),
+    ("c", "c/notes.txt", r"expected a folder for 2 pair\(s\), got the file name c/notes.txt"),
+  ],
+)
+def test_an_output_that_does_not_fit_is_refused(content, output, message):
+  with pytest.raises(ValueError, match="--output: " + message):
+    plan([content], ["s"], output)
+
+
+def test_two_pairs_never_have_one_output():
+  Path("s/dots.png").touch()
+  with pytest.raises(ValueError, match="dots.jpg and c/cat.jpg with s/dots.png would both be out/"):
+    plan(["c"], ["s"], "out")
+
+
+def test_an_existing_output_of_one_pair_needs_overwrite():
+  Path("here.jpg").touch()
+  with pytest.raises(ValueError, match="--output: here.jpg exists; --overwrite replaces it"):
+    plan(["c/cat.jpg"], ["s"], "here.jpg")
+  assert plan(["c/cat.jpg"], ["s"], "here.jpg", overwrite=True) == (["here.jpg"], [])
+
+
+def test_existing_outputs_of_several_pairs_are_kept_unless_told_otherwise():
+  Path("out").mkdir()
+  Path("out/cat--dots.jpg").touch()
+  assert plan(["c"], ["s"], "out") == (["out/sub_dog--dots.png"], ["out/cat--dots.jpg"])
+  both = ["out/cat--dots.jpg", "out/sub_dog--dots.png"]
+  assert plan(["c"], ["s"], "out", overwrite=True) == (both, [])

@@ -1,0 +1,130 @@
+"""What `Stylizer` asks of a model: a third transform, which no other file knows, is enough."""
+
+import dataclasses
+import functools
+from typing import Any, ClassVar
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from small_models import small_stylizer
+
+from adaconv_jax import inference, stylize
+from adaconv_jax.models.adaconv import AdaConv
+from adaconv_jax.models.adain import AdaIN
+from adaconv_jax.models.build import init_params, make_model, model_settings
+from adaconv_jax.models.decoder import Decoder
+from adaconv_jax.models.style_code import blend
+from adaconv_jax.models.transfer_model import TransferModel
+
+
+class Shift(nn.Module):
+  """Moves the mean of every channel to the style's, and keeps its deviation."""
+
+  transform: ClassVar[str] = "shift"
+  slow_params: ClassVar[tuple[str, ...]] = ()
+  needs_scale_stats: ClassVar[bool] = False
+  alpha_needs_own_style: ClassVar[bool] = False
+
+  def setup(self):
+    self.decoder = Decoder()
+
+  @property
+  def style_size(self) -> int | None:
+    return None
+
+  @property
+  def kernel_size(self) -> int:
+    return 0
+
+  def encode_style(self, style_features, where=None):
+    return jnp.mean(style_features, axis=(1, 2), keepdims=True, where=where)
+
+  def content_target(self, content_features, code, alpha=1.0, where=None):
+    own = jnp.mean(content_features, axis=(1, 2), keepdims=True, where=where)
+    return blend(content_features, content_features - own + code, alpha)
+
+  def decode(self, target, code):
+    return self.decoder(target)
+
+  def decode_scale(self, scale, features, code, stats=None, extent=None):
+    assert stats is None
+    return self.decoder.decode_scale(scale, features, enlarge=scale > 0, extent=extent)
+
+  def __call__(self, content_features, style_features):
+    code = self.encode_style(style_features)
+    return self.decode(self.content_target(content_features, code), code)
+
+
+@pytest.fixture(scope="module")
+def shift():
+  return dataclasses.replace(small_stylizer("adain"), model=Shift())
+
+
+def picture(seed, *shape) -> Any:
+  return np.random.default_rng(seed).random((*shape, 3), np.float32)
+
+
+CONTENT, STYLE = picture(0, 1, 24, 24), picture(1, 1, 24, 24) ** 3
+
+
+def features(stylizer, image):
+  maps = stylizer.vgg.apply({"params": stylizer.vgg_params}, image, ("relu4_1",))
+  return maps["relu4_1"]
+
+
+def test_a_third_transform_needs_no_change_elsewhere(shift):
+  model: TransferModel = shift.model
+  assert model_settings(model) == {"transform": "shift", "settings": {}}
+  content, style = (jax.jit(features)(shift, x) for x in (CONTENT, STYLE))
+  for alpha in (1.0, 0.25):
+    moved = content + alpha * (style.mean((1, 2)) - content.mean((1, 2)))
+    decode = functools.partial(Decoder().apply, {"params": shift.params["decoder"]})
+    expected = np.clip(jax.jit(decode)(moved), 0, 1)
+    got = stylize(CONTENT, STYLE, model=shift, alpha=alpha)
+    np.testing.assert_allclose(got, expected, atol=2e-5)
+
+
+def test_a_third_transform_is_rendered_in_buckets(shift):
+  content, style = picture(2, 17, 22), picture(3, 18, 25)
+  (batch, extent), (styles, style_extent) = (
+    inference.in_bucket(shift, x) for x in (content, style)
+  )
+  assert batch.shape[1:3] != content.shape[:2]
+  code = inference.encode(shift, styles, style_extent)
+  encoded = inference.encode_content(shift, batch, extent, False)
+  got = np.asarray(inference.render_encoded(shift, encoded, code, None))[0, :17, :22]
+  expected = 255 * np.asarray(stylize(content, style, model=shift))
+  assert np.abs(got - expected).max() < 0.6
+
+
+# Names in files.
+
+
+@pytest.mark.parametrize("cls", [AdaIN, AdaConv])
+def test_the_name_in_files_is_not_that_of_the_class(cls):
+  renamed = type("Renamed", (cls,), {})()
+  assert model_settings(renamed) == model_settings(cls())
+  assert type(make_model(**model_settings(renamed))) is cls
+
+
+def paths(model) -> set[str]:
+  shapes = jax.eval_shape(lambda key: init_params(model, key), jax.random.key(0))
+  leaves = jax.tree.flatten_with_path(shapes)[0]
+  return {jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves}
+
+
+def test_the_names_of_parameters_are_those_in_the_files():
+  convs = ["4_1", "3_1", "3_2", "3_3", "3_4", "2_1", "2_2", "1_1", "1_2"]
+  decoder = with_parts(f"decoder/conv{name}" for name in convs)
+  assert paths(AdaIN()) == decoder
+  encoder = with_parts(f"style_encoder/{name}" for name in ("conv1", "conv2", "conv3", "Dense_0"))
+  heads = ("spatial", "pointwise", "bias")
+  predictors = with_parts(f"predictors_{i}/{name}" for i in range(4) for name in heads)
+  assert paths(AdaConv()) == decoder | encoder | predictors
+
+
+def with_parts(layers) -> set[str]:
+  return {f"{layer}/{part}" for layer in layers for part in ("kernel", "bias")}

@@ -1,0 +1,143 @@
+"""The losses against NumPy loops, what they ignore, and their gradients."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from adaconv_jax.ops.losses import checkerboard_loss, content_loss, pixel_loss, style_loss
+
+WEIGHTS = {"relu1_1": 1.0, "relu2_1": 0.25}
+
+
+def random(*shape: int, seed: int = 0) -> Any:
+  return np.random.default_rng([seed, *shape]).normal(0.3, 1.5, shape).astype(np.float32)
+
+
+def features(seed: int, size: int = 4, n: int = 2) -> dict[str, Any]:
+  return {
+    "relu1_1": random(n, size, size + 1, 3, seed=seed),
+    "relu2_1": random(n, size // 2, size // 2, 5, seed=seed),
+  }
+
+
+def style_loss_loops(ours, theirs, weights, eps: float = 1e-5) -> float:
+  total = 0.0
+  for layer, weight in weights.items():
+    n, _, _, c = ours[layer].shape
+    for i, ch in np.ndindex(n, c):
+      a, b = (m[layer][i, :, :, ch].astype(np.float64).ravel() for m in (ours, theirs))
+      mean_a, mean_b = sum(a) / len(a), sum(b) / len(b)
+      std_a = np.sqrt(sum((a - mean_a) ** 2) / len(a) + eps)
+      std_b = np.sqrt(sum((b - mean_b) ** 2) / len(b) + eps)
+      total += weight * ((mean_a - mean_b) ** 2 + (std_a - std_b) ** 2) / (n * c)
+  return total
+
+
+@jax.jit
+def style_gradient(ours, theirs):
+  return jax.grad(style_loss)(ours, theirs, WEIGHTS)
+
+
+@pytest.mark.parametrize("loss", [content_loss, pixel_loss])
+def test_content_and_pixel_loss_are_means_of_squares_over_all_elements(loss):
+  a, b = random(2, 3, 4, 3), random(2, 3, 4, 3, seed=1)
+  expected = sum((float(a[i]) - float(b[i])) ** 2 for i in np.ndindex(*a.shape)) / a.size
+  assert loss(a, b).shape == ()
+  np.testing.assert_allclose(loss(a, b), expected, rtol=1e-5)
+  np.testing.assert_allclose(jax.grad(loss)(a, b), 2 * (a - b) / a.size, rtol=1e-5)
+
+
+@pytest.mark.parametrize("style_size", [4, 6])
+def test_style_loss_equals_loops_for_any_style_size(style_size):
+  ours, theirs = features(0), features(1, style_size)
+  got = style_loss(ours, theirs, WEIGHTS)
+  assert got.shape == ()
+  np.testing.assert_allclose(got, style_loss_loops(ours, theirs, WEIGHTS), rtol=1e-5)
+
+
+def test_losses_of_equal_inputs_are_zero():
+  ours = features(0)
+  assert style_loss(ours, ours, WEIGHTS) == 0
+  assert content_loss(ours["relu1_1"], ours["relu1_1"]) == 0
+  assert pixel_loss(ours["relu1_1"], ours["relu1_1"]) == 0
+
+
+def test_style_loss_ignores_where_the_pixels_are():
+  ours, theirs, rng = features(0), features(1), np.random.default_rng(0)
+  shuffled = {}
+  for name, value in ours.items():
+    n, h, w, c = value.shape
+    shuffled[name] = rng.permuted(value.reshape(n, h * w, 1, c), axis=1).reshape(n, w, h, c)
+  # Each channel is shuffled for itself: the loss knows no relation between channels either.
+  np.testing.assert_allclose(
+    style_loss(shuffled, theirs, WEIGHTS), style_loss(ours, theirs, WEIGHTS), rtol=1e-5
+  )
+
+
+def test_style_loss_of_shifted_and_of_stretched_features():
+  ours = {"relu1_1": random(2, 8, 8, 3)}
+  # A mean that differs by 2 everywhere costs 4; the deviations are equal.
+  shifted = {"relu1_1": ours["relu1_1"] + 2}
+  np.testing.assert_allclose(style_loss(ours, shifted, {"relu1_1": 1.0}), 4, rtol=1e-4)
+  mean = ours["relu1_1"].mean((1, 2), keepdims=True)
+  stretched = {"relu1_1": (ours["relu1_1"] - mean) * 3 + mean}
+  expected = np.mean((2 * ours["relu1_1"].std((1, 2))) ** 2)
+  np.testing.assert_allclose(style_loss(ours, stretched, {"relu1_1": 1.0}), expected, rtol=1e-4)
+
+
+def test_only_weighted_layers_count():
+  ours, theirs = features(0), features(1)
+  one = {"relu2_1": 0.5}
+  expected = style_loss_loops(ours, theirs, one)
+  np.testing.assert_allclose(style_loss(ours, theirs, one), expected, rtol=1e-5)
+  ours["relu1_1"] = theirs["relu1_1"] = np.full_like(ours["relu1_1"], np.nan)
+  np.testing.assert_allclose(style_loss(ours, theirs, one), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.7])
+def test_gradients_are_finite_on_flat_features(value):
+  ours = jax.tree.map(lambda x: jnp.full_like(x, value), features(0))
+  for theirs in (ours, features(1)):
+    gradients = style_gradient(ours, theirs)
+    assert all(jnp.isfinite(g).all() for g in jax.tree.leaves(gradients))
+
+
+def test_gradient_equals_differences_of_the_loops():
+  ours, theirs = features(0), features(1)
+  gradients = style_gradient(ours, theirs)
+  for layer, gradient in gradients.items():
+    for index in [(0, 0, 0, 0), (0, 1, 1, 2)]:
+      values = []
+      for step in (1e-4, -1e-4):
+        moved = {name: value.astype(np.float64) for name, value in ours.items()}
+        moved[layer][index] += step
+        values.append(style_loss_loops(moved, theirs, WEIGHTS))
+      slope = (values[0] - values[1]) / 2e-4
+      np.testing.assert_allclose(gradient[index], slope, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("missing_in", [0, 1])
+def test_a_missing_layer_is_an_error(missing_in):
+  maps = [features(0), features(1)]
+  del maps[missing_in]["relu2_1"]
+  with pytest.raises(ValueError, match=r"layer_weights: 'relu2_1' is not among .*\['relu1_1'\]"):
+    style_loss(maps[0], maps[1], WEIGHTS)
+
+
+@pytest.mark.parametrize("direction", ["columns", "rows", "both"])
+@pytest.mark.parametrize(("period", "share"), [(2, 1.0), (4, 1 / 16), (8, np.sin(np.pi / 8) ** 8)])
+def test_checkerboard_loss_is_the_energy_of_patterns_of_two_pixels(direction, period, share):
+  y, x = np.mgrid[:36, :36]  # behind the filter of 5 pixels, whole periods
+  wave = lambda at: np.cos(2 * np.pi * at / period)  # noqa: E731
+  pattern = {"columns": wave(x), "rows": wave(y), "both": wave(x) * wave(y)}[direction]
+  images = np.stack([np.full((36, 36), 0.5), 0.5 + 0.1 * pattern])[..., None].repeat(3, -1)
+  energy = 0.1**2 * np.mean(pattern[:32, :32] ** 2)
+  if (
+    direction == "both"
+  ):  # its own filter passes `share` twice, the two others what is slow as well
+    share = share**2 + 2 * share * np.cos(np.pi / period) ** 8
+  got = checkerboard_loss(jnp.asarray(images, jnp.float32))
+  np.testing.assert_allclose(got, energy * share / 2, rtol=1e-4)

@@ -1,0 +1,177 @@
+"""Strips give what the whole image gives."""
+
+import functools
+from fractions import Fraction
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from adaconv_jax.models.stylizer import Stylizer
+from adaconv_jax.ops import tiling
+from adaconv_jax.ops.extent import Extent
+from adaconv_jax.ops.tiling import by_strips
+from adaconv_jax.vgg.network import ENCODER_LAYER, VGG, reach
+from tests.small_models import small_stylizer
+
+
+def blur(images: Any) -> Any:
+  """Means of five rows, with zeros beyond the border."""
+  padded = np.pad if isinstance(images, np.ndarray) else jax.numpy.pad
+  rows = padded(images, ((0, 0), (2, 2), (0, 0), (0, 0)))
+  shifted: Any = (rows[:, i : i + images.shape[1]] for i in range(5))
+  return sum(shifted, start=0 * images) / 5
+
+
+def enlarge(images):
+  return blur(images).repeat(2, 1).repeat(2, 2)
+
+
+def shrink(images):
+  return blur(images)[:, ::2, ::2]
+
+
+@pytest.mark.parametrize("height", [20, 22, 40, 64])
+@pytest.mark.parametrize("function, scale", [(blur, 1), (enlarge, 2), (shrink, Fraction(1, 2))])
+def test_strips_give_what_the_whole_gives(function, scale, height, monkeypatch):
+  images = np.random.default_rng(0).random((2, height, 3, 2), np.float32)
+  monkeypatch.setattr(tiling, "WHOLE_BYTES", 0)
+  monkeypatch.setattr(tiling, "STRIP_BYTES", 600)  # six rows
+  heights = []
+
+  def seen(x):
+    heights.append(x.shape[1])
+    return function(x)
+
+  call = functools.partial(by_strips, seen, reach=2, row_bytes=100, scale=Fraction(scale))
+  np.testing.assert_allclose(jax.jit(call)(images), function(images), rtol=1e-6)
+  assert set(heights) == {10}
+
+
+def test_a_reach_that_is_too_short_would_show(monkeypatch):
+  images: Any = np.random.default_rng(0).random((1, 40, 3, 2), np.float32)
+  monkeypatch.setattr(tiling, "WHOLE_BYTES", 0)
+  monkeypatch.setattr(tiling, "STRIP_BYTES", 600)
+  out = by_strips(blur, images, reach=1, row_bytes=100)
+  assert np.abs(np.asarray(out) - blur(images)).max() > 0.01
+
+
+def test_small_images_are_run_whole():
+  images: Any = np.zeros((1, 40, 3, 2), np.float32)
+  heights = []
+  by_strips(lambda x: heights.append(x.shape[1]) or x, images, reach=1, row_bytes=100)
+  assert heights == [40]
+
+
+def test_what_has_to_be_run_whole_is(monkeypatch):
+  monkeypatch.setattr(tiling, "WHOLE_BYTES", 0)
+  monkeypatch.setattr(tiling, "STRIP_BYTES", 600)
+  images: Any = np.zeros((1, 40, 3, 2), np.float32)
+  heights = []
+  call = functools.partial(by_strips, reach=1, row_bytes=100)
+  call(lambda x: heights.append(x.shape[1]) or x, images, whole=True)
+  assert heights == [40]
+
+
+@pytest.mark.parametrize("arch, expected", [("vgg16", 33), ("vgg19", 37)])
+def test_vgg_s_reach_is_that_of_its_gradient(arch, expected):
+  # 2 + 1 + 4 + 2 + (3 or 4) * 4 + 4 + 8
+  assert reach(arch, ENCODER_LAYER) == expected
+  vgg = VGG(arch)
+  image = np.random.default_rng(0).random((1, 128, 16, 3), np.float32)
+  shapes = jax.eval_shape(vgg.init, jax.random.key(0), image)["params"]
+  params = jax.tree.map(lambda x: np.full(x.shape, 1 / np.prod(x.shape[:-1]), np.float32), shapes)
+
+  def one_row(image):
+    return vgg.apply({"params": params}, image, (ENCODER_LAYER,))[ENCODER_LAYER][0, 8].sum()  # pyright: ignore
+
+  rows = np.flatnonzero(np.asarray(jax.grad(one_row)(image)).any(axis=(0, 2, 3)))
+  assert 64 - expected <= rows.min() and rows.max() <= 71 + expected
+
+
+@pytest.mark.parametrize("transform", ["adain", "adaconv"])
+def test_a_large_picture_is_the_same_in_strips(transform, monkeypatch):
+  stylizer = small_stylizer(transform)
+  rng = np.random.default_rng(0)
+  content, style = rng.random((1, 205, 24, 3), np.float32), rng.random((1, 64, 64, 3), np.float32)
+  code = jax.jit(Stylizer.encode_style)(stylizer, style)
+  # Functions of their own: what is traced for the whole is not to be used for the strips.
+  whole = jax.jit(lambda *args: Stylizer.stylize(*args))(stylizer, content, code)
+  monkeypatch.setattr(tiling, "WHOLE_BYTES", 0)
+  monkeypatch.setattr(tiling, "STRIP_BYTES", 4 * 24 * 64 * 40)  # 40 rows of the picture
+  loops = str(jax.make_jaxpr(lambda *args: Stylizer.stylize(*args))(stylizer, content, code))
+  in_strips = jax.jit(lambda *args: Stylizer.stylize(*args))(stylizer, content, code)
+  assert loops.count("scan[") + loops.count("while[") >= 3
+  np.testing.assert_allclose(in_strips, whole, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("transform", ["adain", "adaconv"])
+def test_a_picture_in_a_bucket_is_never_in_strips(transform, monkeypatch):
+  """A strip would be taken for the whole, with the whole's extent."""
+  stylizer = small_stylizer(transform)
+  monkeypatch.setattr(tiling, "WHOLE_BYTES", 0)
+  monkeypatch.setattr(tiling, "STRIP_BYTES", 4 * 24 * 64 * 40)
+
+  def both(content, extent):
+    code = stylizer.encode_style(content, extent)
+    return stylizer.render(stylizer.encode_content(content, extent=extent), code, 0.5)
+
+  program = str(jax.make_jaxpr(both)(np.zeros((1, 208, 24, 3), np.float32), Extent(205, 23)))
+  assert "scan[" not in program and "while[" not in program
+
+
+@pytest.mark.parametrize(
+  ("transform", "styles", "alpha"),
+  # One style that alpha makes one code per content; one code for all; one per content.
+  [("adaconv", 1, 0.5), ("adain", 1, 1.0), ("adaconv", 3, 1.0)],
+)
+def test_images_one_by_one_are_those_of_the_batch(transform, styles, alpha, monkeypatch):
+  stylizer = small_stylizer(transform)
+  rng: Any = np.random.default_rng(0)
+  content, style = (rng.random((n, 24, 32, 3), np.float32) for n in (3, styles))
+
+  def run(stylizer: Stylizer):
+    return stylizer.stylize(content, stylizer.encode_style(style), alpha)
+
+  together = jax.jit(run)(stylizer)
+  monkeypatch.setattr(tiling, "ALONE_BYTES", 0)
+  counts = []
+  decode = Stylizer._decode
+  monkeypatch.setattr(
+    Stylizer,
+    "_decode",
+    lambda self, x, *rest: (counts.append(len(x)), decode(self, x, *rest))[1],
+  )
+  # A function of its own, because what is traced once is not traced again.
+  apart = jax.jit(lambda stylizer: run(stylizer))(stylizer)
+  assert 1 in counts
+  np.testing.assert_allclose(apart, together, atol=1e-4)
+
+
+def test_small_images_and_single_ones_stay_together():
+  seen = []
+
+  def note(x):
+    seen.append(x.shape)
+    return x
+
+  tiling.one_by_one(note, np.zeros((2, 8, 8, 3)), size=(8, 8))
+  tiling.one_by_one(note, np.zeros((1, 4, 4, 3)), size=(1024, 1024))
+  assert seen == [(2, 8, 8, 3), (1, 4, 4, 3)]
+
+
+@pytest.mark.slow
+def test_gradients_go_through_images_one_by_one(monkeypatch):
+  stylizer = small_stylizer("adaconv")
+  rng: Any = np.random.default_rng(0)
+  content, style = (rng.random((2, 24, 32, 3), np.float32) for _ in range(2))
+
+  def loss(content, style):
+    return (stylizer.stylize(content, stylizer.encode_style(style)) ** 2).sum()
+
+  together = jax.jit(jax.grad(loss, argnums=(0, 1)))(content, style)
+  monkeypatch.setattr(tiling, "ALONE_BYTES", 0)
+  apart = jax.jit(jax.grad(lambda *args: loss(*args), argnums=(0, 1)))(content, style)
+  for one, other in zip(apart, together, strict=True):
+    np.testing.assert_allclose(one, other, rtol=1e-2, atol=1e-3 * float(np.abs(other).max()))
