@@ -4,7 +4,9 @@ Speed does not depend on what the weights are, and a comparison should not wait 
 They are scaled so that images stay inside of [0, 1] and differ, so that a wrong layer shows.
 """
 
+import contextlib
 import functools
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +41,20 @@ def random_params(model: Any, seed: int = 0) -> Any:
   return params
 
 
-@functools.cache
+_compute_dtype = "float32"
+
+
+@contextlib.contextmanager
+def compute_dtype(name: str) -> Iterator[None]:
+  """Gives `random_stylizer` another dtype of the activations."""
+  global _compute_dtype
+  before, _compute_dtype = _compute_dtype, name
+  try:
+    yield
+  finally:
+    _compute_dtype = before
+
+
 def random_stylizer(transform: str, **settings: Any) -> Stylizer:
   """Makes a model with random parameters and the packaged VGG-16.
 
@@ -47,9 +62,19 @@ def random_stylizer(transform: str, **settings: Any) -> Stylizer:
     transform: "adain" or "adaconv".
     settings: attributes of the model that differ from the published ones.
   """
+  model, params, vgg_params = _random_parts(transform, **settings)
+  return Stylizer(params, vgg_params, model, VGG(ARCH, compute_dtype=_compute_dtype))
+
+
+@functools.cache
+def _random_parts(transform: str, **settings: Any) -> tuple[Any, Any, Any]:
   model = make_model(transform, settings)
-  params = jax.device_put(random_params(model))
-  return Stylizer(params, vgg_weights.load(ARCH)[0], model, VGG(ARCH))
+  return model, jax.device_put(random_params(model)), vgg_weights.load(ARCH)[0]
+
+
+def forget() -> None:
+  """Lets go of the models made so far."""
+  _random_parts.cache_clear()
 
 
 def pictures(role: str, count: int, size: int) -> np.ndarray:

@@ -131,7 +131,7 @@ def main() -> None:
   imports = status("VmRSS")
   run = getattr(case, args.side)()
   # The peer's weights are copied from ours, which are not its own.
-  inputs.random_stylizer.cache_clear()
+  inputs.forget()
   gc.collect()
   _forget_peak()
   for _ in range(2):

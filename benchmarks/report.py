@@ -7,7 +7,8 @@ from benchmarks.case import Case
 from benchmarks.timing import Timings
 
 HEADER = (
-  "row", "what", "ours", "peer", "ratio", "target", "", "GFLOP/s", "peer's", "MB", "peer's", "notes"
+  "row", "what", "ours", "peer", "ratio", "target", "", "GFLOP/s", "peer's", "MB", "peer's",
+  "bfloat16", "peer's", "notes"
 )  # fmt: skip
 NONE = "–"
 
@@ -26,6 +27,7 @@ class Line:
     at_most: see `target`.
     gflops: GFLOP/s of ours and of the peer.
     memory: peak bytes of ours and of the peer.
+    bfloat16: seconds of ours and of the peer in bfloat16.
     rate: pairs or images per second of ours.
     note: anything else.
   """
@@ -39,6 +41,7 @@ class Line:
   at_most: bool = False
   gflops: tuple[float | None, float | None] = (None, None)
   memory: tuple[int | None, int | None] = (None, None)
+  bfloat16: tuple[float | None, float | None] = (None, None)
   rate: float | None = None
   note: str = ""
 
@@ -88,6 +91,7 @@ def cells(line: Line) -> list[str]:
     {None: "", True: "met", False: "missed"}[line.met],
     *(_number(value, ".0f") for value in line.gflops),
     *(_number(value / 1e6 if value is not None else None, ".0f") for value in line.memory),
+    *(format_seconds(value) for value in line.bfloat16),
     line.note,
   ]
 

@@ -16,6 +16,7 @@ import os
 import platform
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,9 @@ WIDE = frozenset({"avx2", "avx512f", "avx512_bf16", "amx_bf16"})
 EXPLANATION = """\
 ours, peer: medians. ratio: the peer's time over ours, above 1 where ours is faster (rows 1 to 6);
 ours over the peer's where the target is "at most". GFLOP/s: operations of the direct algorithm over
-time, the same count for both sides of rows 1 to 6. MB: peak memory of a fresh process that runs the
-row twice, above what importing the libraries takes (rows 1 to 7)."""
+time, the same count for both sides of rows 1 to 6. The peer runs in its faster memory format. MB:
+peak memory of a fresh process that runs the row twice, above what importing the libraries takes
+(rows 1 to 7)."""
 
 
 def main() -> int:
@@ -60,6 +62,12 @@ def _parse() -> argparse.Namespace:
   parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here too")
   parser.add_argument(
     "--repeats", type=int, metavar="N", help="calls of each side; default: 5, with --quick 3"
+  )
+  parser.add_argument(
+    "--bfloat16",
+    action=argparse.BooleanOptionalAction,
+    default=bool(instruction_sets() & {"amx_bf16", "avx512_bf16"}),
+    help="time rows 1 to 6 in bfloat16 as well; default: if the processor has instructions for it",
   )
   args = parser.parse_args()
   args.repeats = args.repeats or (3 if args.quick else 5)
@@ -108,9 +116,14 @@ def _compare(args: argparse.Namespace, folder: str) -> list[Any]:
   for case in rows.cases(quick=args.quick):
     if case.row not in args.rows:
       continue
-    ours, peer = case.ours(), case.peer()
+    ours = case.ours()
+    chosen, peer = _best_peer(case) if case.row in rows.TORCH_ROWS else ("", case.peer())
     difference = cases.check(case, ours, peer)
     line = report.case_line(case, timing.alternate(ours, peer, args.repeats), difference)
+    if chosen:
+      line.note += f"; peer: {chosen}"
+      if args.bfloat16:
+        line.bfloat16 = _bfloat16(case, peer, args.repeats)
     del ours, peer
     if not args.no_memory:
       ours, peer = (
@@ -121,6 +134,33 @@ def _compare(args: argparse.Namespace, folder: str) -> list[Any]:
     print(" | ".join(report.cells(line)), flush=True)
     found.append(line)
   return found
+
+
+def _best_peer(case: Any) -> tuple[str, Callable[[], Any]]:
+  """The peer of a case in its faster memory format, and the name of that."""
+  from benchmarks import peer, timing
+
+  seconds = {}
+  for name in peer.MEMORY_FORMATS:
+    with peer.memory_format(name):
+      run = case.peer()
+    run()
+    seconds[name] = timing.seconds(run)
+    del run
+  best = min(seconds, key=lambda name: seconds[name])
+  with peer.memory_format(best):
+    return best, case.peer()
+
+
+def _bfloat16(case: Any, peer_run: Callable[[], Any], rounds: int) -> tuple[float, float]:
+  """Seconds of ours and of the peer, both in bfloat16; results are not compared."""
+  from benchmarks import inputs, peer, timing
+
+  with inputs.compute_dtype("bfloat16"):
+    ours = case.ours()
+    times = timing.alternate(ours, peer.in_bfloat16(peer_run), rounds)
+  seconds = times.medians
+  return seconds[0] / case.ours_share, seconds[1] / case.peer_share
 
 
 def describe_machine(torch: bool) -> dict[str, str]:

@@ -7,6 +7,8 @@ import pytest
 
 
 def pytest_configure(config):
+  # It cannot be undone, and tests share a process.
+  os.environ["ADACONV_KEEP_MEMORY"] = "off"
   # The same operations without LLVM's optimizations compile in half the time. Slow tests, and
   # programs that tests start, run what users run.
   if config.getoption("markexpr") != "slow":

@@ -27,10 +27,11 @@ from adaconv_jax import host_cpu
 from adaconv_jax.ops.conv.reference import DIMENSION_NUMBERS
 
 DType = Any  # what jnp.dtype takes
-# Channels and pixels (of all images) from which Winograd's form wins. Half as many channels are
-# enough where products take long and memory, of which it needs a lot, is there at once.
+# Channels and pixels of an image from which Winograd's form wins. Half as many channels are enough
+# where products take long and memory, of which it needs a lot, is there at once. The number of
+# images has no part in this, so that an image alone gives the numbers that it gives in a batch.
 WINOGRAD_CHANNELS = 128
-WINOGRAD_PIXELS = 2**9
+WINOGRAD_PIXELS = 2**8
 # With fewer channels, the kernel's gradient is a matrix product of shifted copies.
 THIN_CHANNELS = 8
 # The kernel's gradient takes at most this many pixels (of all images) at once, to bound its memory.
@@ -57,7 +58,7 @@ _TAPS = np.array(
     [1 / 24, -1 / 12, 1 / 6],
     [0, 0, 1],
   ],
-  np.float32,
+  np.float64,  # thirds are rounded once, to the dtype of the kernel
 )
 _OUT = np.array(
   [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]], np.float32
@@ -151,7 +152,7 @@ def _winograd_kernel_gradient(padded: jax.Array, gradient: jax.Array) -> jax.Arr
   products = lax.optimization_barrier(_mix(_OUT.T, [across[:, :, :, x::4] for x in range(4)]))
   tiles, products = (x.reshape(36, -1, x.shape[-1]) for x in (tiles, products))
   taps = lax.dot_general(tiles, products, (((1,), (1,)), ((0,), (0,))))
-  kernel = _TAPS_2D.T @ lax.optimization_barrier(taps.reshape(36, -1))
+  kernel = _taps_2d(taps.dtype).T @ lax.optimization_barrier(taps.reshape(36, -1))
   return kernel.reshape(3, 3, -1, c_out)
 
 
@@ -166,11 +167,11 @@ def _in_parts(
 
 
 def _zero_padded(images: jax.Array, kernel: jax.Array, dtype: DType) -> jax.Array:
-  n, h, w, _ = images.shape
+  _, h, w, _ = images.shape
   slow_products = host_cpu.memory_is_kept() and not host_cpu.has_wide_vectors()
   enough = WINOGRAD_CHANNELS // 2 if slow_products else WINOGRAD_CHANNELS
   channels = min(kernel.shape[2:])
-  if channels >= enough and n * h * w >= WINOGRAD_PIXELS:
+  if channels >= enough and h * w >= WINOGRAD_PIXELS:
     return _winograd(images, kernel)
   if dtype == jnp.bfloat16 and channels >= THIN_CHANNELS:
     return _row_products(images, kernel, dtype)
@@ -206,7 +207,7 @@ def _winograd(images: jax.Array, kernel: jax.Array) -> jax.Array:
   rows, columns, c_out = -(-h // 4), -(-w // 4), kernel.shape[-1]
   # Between the passes stand barriers, because XLA would compute the first anew for every use; and
   # the taps of constant kernels while it compiles, for minutes.
-  taps = _TAPS_2D @ lax.optimization_barrier(kernel.reshape(9, -1))
+  taps = _taps_2d(kernel.dtype) @ lax.optimization_barrier(kernel.reshape(9, -1))
   taps = lax.optimization_barrier(taps)
   padded = jnp.pad(images, ((0, 0), (1, 4 * rows - h + 1), (1, 4 * columns - w + 1), (0, 0)))
   tiles = _image_tiles(padded, rows, columns)
@@ -216,6 +217,10 @@ def _winograd(images: jax.Array, kernel: jax.Array) -> jax.Array:
   across = lax.optimization_barrier(across.reshape(6, n, rows, 4 * columns, c_out))
   outs = _mix(_OUT, across, axis=2)
   return outs.reshape(n, 4 * rows, 4 * columns, c_out)[:, :h, :w]
+
+
+def _taps_2d(dtype: DType) -> jax.Array:
+  return jnp.asarray(_TAPS_2D, dtype)
 
 
 def _image_tiles(padded: jax.Array, rows: int, columns: int) -> jax.Array:
