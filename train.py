@@ -1,22 +1,13 @@
-"""Trains AdaIN or AdaConv.
+"""Trains AdaIN or AdaConv: `adaconv train` from a clone.
 
-    python train.py --config configs/quickstart.py --workdir runs/first
-    python train.py --config configs/adaconv.py --config.data.content=DIR --config.data.style=DIR \
-      --workdir DIR
+    python train.py --config quickstart --workdir runs/first
+    python train.py --config configs/adaconv.py --workdir runs/adaconv \
+      --config.data.content=DIR --config.data.style=DIR
 
-A run that was stopped goes on when the same command is given again.
-
-    python train.py --config configs/adaconv.py --aot=v5e:2x4
-
-tells whether the training fits into the memory of TPUs that one does not have at hand.
+Rerun the same command to resume. `python train.py --help` describes the options.
 """
 
-from absl import flags
-
-from adaconv_jax.cli import train
-from adaconv_jax.cli.train import cli
-
-flags.adopt_module_key_flags(train)  # `--help` lists them
+from adaconv_jax.cli.main import program
 
 if __name__ == "__main__":
-  cli()
+  program("train", prog="python train.py")

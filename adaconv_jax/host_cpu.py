@@ -1,8 +1,9 @@
-"""What the processor and the memory of this machine offer to programs that XLA runs on its CPU.
+"""The processor's instruction sets, and memory settings for programs that run on a CPU.
 
-A feature map is tens of megabytes. By default, glibc gives such blocks back to the system when they
-are freed, so that every use begins with thousands of page faults, which cost more than many a
-convolution. `keep_memory` keeps them, in huge pages: training takes a quarter less time so.
+A feature map takes tens of megabytes. By default, glibc returns such blocks to the system when they
+are freed, so every use starts with thousands of page faults, which cost more than many
+convolutions. `keep_memory` keeps them, in huge pages, which saves a quarter of the time of a
+training.
 """
 
 import ctypes
@@ -11,7 +12,7 @@ import os
 import platform
 from pathlib import Path
 
-# Of glibc's malloc.h and Linux's mman.h.
+# From glibc's malloc.h and Linux's mman.h.
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
 _MADV_HUGEPAGE = 14
 _HUGE_PAGE = 2**21
@@ -21,7 +22,7 @@ _kept = False
 
 @functools.cache
 def instruction_sets() -> frozenset[str]:
-  """Returns the processor's instruction sets, by Linux's names; nothing on other systems."""
+  """Returns the processor's instruction sets, by Linux's names; empty on other systems."""
   try:
     lines = Path("/proc/cpuinfo").read_text().splitlines()
   except OSError:
@@ -31,29 +32,29 @@ def instruction_sets() -> frozenset[str]:
 
 
 def has_wide_vectors() -> bool:
-  """Whether the processor computes on 512 bits at once."""
+  """Whether the processor has vectors of 512 bits."""
   return "avx512f" in instruction_sets()
 
 
 def multiplies_bfloat16() -> bool:
-  """Whether the processor multiplies matrices of bfloat16 several times faster than of float32."""
+  """Whether the processor multiplies bfloat16 matrices several times faster than float32 ones."""
   return "amx_bf16" in instruction_sets()
 
 
 def memory_is_kept() -> bool:
-  """Whether `keep_memory` is in force."""
+  """Whether `keep_memory` is in effect."""
   return _kept
 
 
 def keep_memory() -> bool:
-  """Lets this process keep the memory that it frees, in huge pages; for programs that run on CPUs.
+  """Makes this process keep the memory it frees, in huge pages; for programs that run on CPUs.
 
-  It is meant for a process that does nothing else, such as a training: what it has used at its peak
-  stays with it. It must come before JAX starts its threads, that is, before any array.
+  It is meant for a process that does nothing else, such as a training, because the process keeps
+  its peak memory. Call it before JAX starts its threads, that is, before any array is created.
   `ADACONV_KEEP_MEMORY=off` in the environment turns it off.
 
   Returns:
-    Whether memory is kept now. It is not where JAX may run on an accelerator, nor without Linux and
+    Whether memory is kept now. It is not if JAX may run on an accelerator, or without Linux and
     glibc's own malloc.
   """
   global _kept
@@ -78,11 +79,11 @@ def _keep(size: int) -> bool:
   libc.malloc.argtypes, libc.malloc.restype = [ctypes.c_size_t], ctypes.c_void_p
   libc.free.argtypes, libc.free.restype = [ctypes.c_void_p], None
   libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-  # One heap for all threads, no mapping of its own for a large block, and no shrinking.
+  # One heap for all threads, no separate mapping for large blocks, and no shrinking.
   settings = ((_M_ARENA_MAX, 1), (_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, -1))
   if not all(libc.mallopt(name, value) for name, value in settings):
     return False
-  # Addresses only: memory is used where something is written.
+  # This takes addresses only; memory is used where something is written.
   block = libc.malloc(size)
   if block:
     start = -(-block // _HUGE_PAGE) * _HUGE_PAGE

@@ -1,6 +1,6 @@
-"""AdaConv with the published settings (Chandran et al. 2021) and its implementations' training.
+"""AdaConv with the published settings (Chandran et al. 2021), trained like AdaIN otherwise.
 
-    python train.py --config configs/adaconv.py --workdir runs/adaconv \
+    adaconv train --config adaconv --workdir runs/adaconv \
       --config.data.content=COCO_DIR --config.data.style=WIKIART_DIR
 
 Data: MS-COCO 2014 or 2017 training images as contents, WikiArt as styles.
@@ -8,14 +8,14 @@ Data: MS-COCO 2014 or 2017 training images as contents, WikiArt as styles.
 Cost: 281 GFLOP per pair, forward and backward (XLA's count), so 160,000 steps of 8 pairs are
 3.6e17. A device that sustains 60 TFLOP/s of float32 convolutions, a third of the peak that a TPU
 v5e chip has in bfloat16, would take 1.7 hours; two CPU cores that sustain 0.14 take 30 days. Both
-are this arithmetic and not measurements.
+are calculated, not measured.
 """
 
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs import adain
+from adaconv_jax.configs import adain
 
 
 def get_config() -> ConfigDict:

@@ -1,18 +1,18 @@
-"""The AdaConv that comes with the package: small, and made for some five hours on two CPU cores.
+"""The AdaConv that comes with the package: small, and trained in five hours on two CPU cores.
 
-    python train.py --config configs/pretrained_adaconv.py --workdir runs/adaconv \
+    adaconv train --config pretrained_adaconv --workdir runs/adaconv \
       --config.data.content=PHOTOS --config.data.style=PAINTINGS
 
 9.5 million parameters, 19 MB in half precision; 3.5 million of them are the decoder's. The lists of
-held-out images are those of `configs/pretrained_adain.py`. The shipped model was not made with
-these settings throughout, see `docs/models/adaconv.md`.
+held-out images are those of `configs/pretrained_adain.py`. Parts of the shipped model's training
+used other settings, see `docs/models/adaconv.md`.
 """
 
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs import pretrained_adain
+from adaconv_jax.configs import pretrained_adain
 
 
 def get_config() -> ConfigDict:
@@ -33,10 +33,10 @@ def get_config() -> ConfigDict:
   config.data.style_resize = 288
   config.data.style_crop = 256
   config.data.kept_style_crops = 3  # 7 GB for 2,200 styles
-  # The target is the content and not what AdaIN makes of it, so the style needs more weight;
-  # from 7.5 on, an ink drawing tore limbs and hills apart.
+  # The content loss compares with the content itself, not with AdaIN's transform of it, so the
+  # style needs more weight; from 7.5 on, an ink drawing tore limbs and hills apart.
   config.loss.style_weight = 6.5
   config.loss.style_ramp_steps = 2_600
-  # With the decoder's rate the descriptor told styles apart no more after some hundred steps.
+  # With the decoder's rate, the descriptor stopped distinguishing styles after some hundred steps.
   config.optimizer.style_rate = 0.1
   return config.lock()

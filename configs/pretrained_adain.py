@@ -1,13 +1,13 @@
-"""The AdaIN that comes with the package: made for some two hours on two CPU cores.
+"""The AdaIN that comes with the package: trained in two hours on two CPU cores.
 
-    python train.py --config configs/pretrained_adain.py --workdir runs/adain \
+    adaconv train --config pretrained_adain --workdir runs/adain \
       --config.data.content=PHOTOS --config.data.style=PAINTINGS
 
-The lists of held-out images name those of the shipped model's data, see `docs/models/adain.md`;
-with other data, empty `config.data.heldout_content_names` and `config.data.heldout_style_names`.
+The lists of held-out images are for the shipped model's data, see `docs/models/adain.md`. With
+other data, set `config.data.heldout_content_names` and `config.data.heldout_style_names` to "".
 
 The settings differ from the published ones because the run sees less than a twentieth of the
-published number of pairs: it first learns to invert VGG, and the style's weight grows over half of
+published number of pairs: it first learns to invert VGG, and the style weight grows over half of
 the run.
 """
 
@@ -15,20 +15,20 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs import adain
+from adaconv_jax.configs import FOLDER, adain
 
 
 def get_config() -> ConfigDict:
   """Returns AdaIN's config for a short run with the packaged VGG-16."""
   config: Any = adain.get_config().unlock()
-  config.batch_size = 4  # learned more from as many pairs than 8 did
+  config.batch_size = 4  # learned more than 8 from the same number of pairs
   config.num_steps = 15_000
   config.reconstruct_steps = 1_500
   config.model.vgg = "vgg16"
   config.data.heldout_content = 40
   config.data.heldout_style = 40
-  config.data.heldout_content_names = "configs/heldout_content.txt"
-  config.data.heldout_style_names = "configs/heldout_style.txt"
+  config.data.heldout_content_names = str(FOLDER / "heldout_content.txt")
+  config.data.heldout_style_names = str(FOLDER / "heldout_style.txt")
   config.data.content_resize = 224
   config.data.content_crop = 128
   config.data.style_resize = 224

@@ -1,8 +1,8 @@
-"""A small AdaConv on the example images: something to see within minutes on a laptop.
+"""A small AdaConv on the example images: a first result within minutes on a laptop.
 
     python train.py --config configs/quickstart.py --workdir runs/first
 
-It learns the eight styles of `examples/style` only, at low resolution; it is a first look, not a
+It learns only the eight styles in `examples/style`, at low resolution. It is a first look, not a
 model to keep.
 """
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs import adaconv
+from adaconv_jax.configs import EXAMPLES, adaconv
 
 
 def get_config() -> ConfigDict:
@@ -21,8 +21,8 @@ def get_config() -> ConfigDict:
   config.reconstruct_steps = 240
   config.model.vgg = "vgg16"
   config.model.settings.update({"style_dim": 64, "encoder_width": 128, "style_size": 96})
-  config.data.content = "examples/content"
-  config.data.style = "examples/style"
+  config.data.content = str(EXAMPLES / "content")
+  config.data.style = str(EXAMPLES / "style")
   config.data.min_size = 112
   config.data.heldout_content = 2
   config.data.heldout_style = 0
@@ -31,7 +31,8 @@ def get_config() -> ConfigDict:
   config.data.style_resize = 128
   config.data.style_crop = 96
   config.data.num_workers = 0
-  # So soon, the deep layers' statistics would be met with blotches in place of the content.
+  # With more weight so early, the decoder matches the deep layers' statistics with blotches instead
+  # of the content.
   config.loss.style_weight = 3.0
   config.loss.style_layers.update({"relu3_1": 0.3, "relu4_1": 0.1})
   config.loss.style_ramp_steps = 30

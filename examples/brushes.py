@@ -1,6 +1,6 @@
-"""What the pictures of `make_styles.py` are drawn with: noise, masks, lighting, brush strokes.
+"""Tools for the pictures of `make_styles.py`: noise, masks, lighting, brush strokes.
 
-Colours are RGB in [0, 1]; pictures are float arrays [h, w, 3], maps [h, w]. x and y are in units
+Colors are RGB in [0, 1]; pictures are float arrays [h, w, 3], maps [h, w]. x and y are in units
 of the picture's height.
 """
 
@@ -19,18 +19,18 @@ def grid(width: int, height: int) -> tuple[Array, Array]:
 
 
 def hexes(*codes: str) -> Array:
-  """Turns colour codes such as "ffcc00" into RGB rows."""
+  """Turns color codes such as "ffcc00" into RGB rows."""
   return np.array([[int(code[i : i + 2], 16) / 255 for i in (0, 2, 4)] for code in codes])
 
 
 def ramp(values: Array, colors: Array) -> Array:
-  """Looks `values` in [0, 1] up on a smooth scale through `colors`."""
+  """Looks up `values` in [0, 1] on a smooth scale through `colors`."""
   stops = np.linspace(0, 1, len(colors))
   return np.stack([np.interp(values, stops, colors[:, c]) for c in range(3)], -1)
 
 
 def mix(below: Array, above: Array, mask: Array) -> Array:
-  """Lays the colour or picture `above` over `below` where `mask` is 1."""
+  """Lays the color or picture `above` over `below` where `mask` is 1."""
   return below + (above - below) * mask[..., None]
 
 
@@ -76,7 +76,7 @@ def to_array(image: Image.Image) -> Array:
 
 
 def code(color: Array) -> tuple[int, ...]:
-  """Turns RGB in [0, 1] into Pillow's colour."""
+  """Turns RGB in [0, 1] into Pillow's color."""
   return tuple(int(v) for v in np.clip(color, 0, 1) * 255 + 0.5)
 
 
@@ -105,12 +105,12 @@ def paint(
   """Paints `target` with bristled strokes that follow the directions `angle`.
 
   Args:
-    rng: source of the stroke positions and colours.
+    rng: source of the stroke positions and colors.
     target: the picture to paint.
     angle: direction of the strokes at every pixel, in radians.
     layers: (width, length, density) of each layer of strokes, coarse to fine, in pixels; at
       density 1 the strokes just cover the picture.
-    jitter: deviation of the strokes' colours.
+    jitter: deviation of the strokes' colors.
     strength: how strongly the relief of the paint is lit.
   """
   h, w = angle.shape

@@ -4,8 +4,8 @@
 
 Every picture is drawn at twice its final size with NumPy and Pillow from a fixed seed, so the same
 versions of both give the same files. Each function is one picture: it draws a scene and then the
-marks of a technique over it, at several sizes and with its colours varied from mark to mark, since
-these statistics are what a style transfer picks up.
+marks of a technique over it, at several sizes and with varied colors, because these statistics are
+what a style transfer transfers.
 """
 
 import sys
@@ -120,7 +120,7 @@ def river_scene(rng: np.random.Generator, w: int, h: int) -> Array:
 
 
 def dots(rng: np.random.Generator, w: int, h: int) -> Array:
-  """Pointillism: pure dots of neighbouring and opposite colours, in four sizes."""
+  """Pointillism: pure dots of neighboring and opposite colors, in four sizes."""
   target = np.clip(river_scene(rng, w, h), 0, 1)
   image = to_image(ramp(np.full((h, w), 0.5), hexes("efe2c4", "efe2c4")))
   draw = ImageDraw.Draw(image)
@@ -230,7 +230,7 @@ def crest(base: float, size: float, lean: float, shift: float, period: float, en
 
 
 def woodblock(rng: np.random.Generator, w: int, h: int) -> Array:
-  """A colour woodcut: striped waves with foam in front of a mountain."""
+  """A color woodcut: striped waves with foam in front of a mountain."""
   x, y = grid(w, h)
   sky = ramp(np.clip(y * 1.5, 0, 1), hexes("8a9a9c", "d9cfae", "f0dfb8", "f3d3a8"))
   image = to_image(
@@ -305,7 +305,7 @@ def woodblock(rng: np.random.Generator, w: int, h: int) -> Array:
 
 
 def glass(rng: np.random.Generator, w: int, h: int) -> Array:
-  """Stained glass: a rose of coloured panes between dark leads."""
+  """Stained glass: a rose of colored panes between dark leads."""
   x, y = grid(w, h)
   cx, cy = 0.5 * w / h, 0.5
   seeds, colors = [(cx, cy)], [hexes("ffd84a")[0]]
@@ -350,7 +350,7 @@ def glass(rng: np.random.Generator, w: int, h: int) -> Array:
 
 
 def wash(rng: np.random.Generator, w: int, h: int) -> Array:
-  """Watercolour: transparent washes with dark rims, grain and backruns: a bunch of flowers."""
+  """Watercolor: transparent washes with dark rims, grain and backruns: a bunch of flowers."""
   x, y = grid(w, h)
   grain = noise(rng, (h, w), 110, 2)
   ripple, fine = noise(rng, (2 * h, 2 * w), 10), noise(rng, (2 * h, 2 * w), 60, 3)

@@ -1,12 +1,23 @@
-"""Most of the tests' time is compilation: a program is compiled once per session, and quickly."""
+"""Most of the tests' time is compilation, so programs are compiled once per session, and fast."""
 
 import os
+import signal
+from pathlib import Path
 
 import jax
+import processes
 import pytest
+
+from adaconv_jax.ops.conv import dispatch
+
+# Where the processor's own forms of convolutions are tested.
+OPS = Path(__file__).parent / "ops"
 
 
 def pytest_configure(config):
+  # `nohup` lets programs ignore it, and those that they start.
+  if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
   # It cannot be undone, and tests share a process.
   os.environ["ADACONV_KEEP_MEMORY"] = "off"
   # The same operations without LLVM's optimizations compile in half the time. Slow tests, and
@@ -20,7 +31,59 @@ def pytest_configure(config):
 @pytest.fixture(scope="session", autouse=True)
 def compilation_cache(tmp_path_factory):
   folder = str(tmp_path_factory.mktemp("compiled"))
+  if (
+    "PYTEST_XDIST_WORKER" in os.environ
+  ):  # which share one: their folders are in that of the session
+    shared = tmp_path_factory.getbasetemp().parent / "compiled"
+    shared.mkdir(exist_ok=True)
+    folder = str(shared)
   jax.config.update("jax_compilation_cache_dir", folder)
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
   yield folder
   jax.config.update("jax_compilation_cache_dir", None)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def plain_convolutions(request):
+  """Models have XLA's convolutions, which compile in two thirds of the time.
+
+  Slow tests, programs that tests start and the tests of the operations have those of users.
+  """
+  before = dispatch.SMALLEST_ON_CPU
+  if request.config.getoption("markexpr") != "slow" and OPS not in request.path.parents:
+    dispatch.SMALLEST_ON_CPU = 2**20
+  yield
+  dispatch.SMALLEST_ON_CPU = before
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_programs_are_dropped():
+  """A process may have 65,530 memory maps on Linux, and every compiled program takes some.
+
+  Without this, XLA crashes after some thousand tests in one process.
+  """
+  yield
+  jax.clear_caches()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+  """Has images to train on in `content` and `style`, and room for workdirs."""
+  from small_runs import write_images
+
+  path = tmp_path_factory.mktemp("data")
+  write_images(path)
+  return path
+
+
+@pytest.fixture(scope="module", autouse=True)
+def started_programs_are_ended():
+  yield
+  processes.end_all()
+
+
+@pytest.fixture
+def no_proxy(monkeypatch):
+  """Lets requests to this machine pass by a proxy of the environment."""
+  monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+  monkeypatch.setenv("no_proxy", "127.0.0.1")

@@ -1,4 +1,4 @@
-"""Random networks under the names of those who publish VGG, written without torch."""
+"""Random networks with the names of published VGG weights, written without torch."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ POSITIONS = {
   "vgg19": (0, 2, 5, 7, 10, 12, 14, 16, 19, 21, 23, 25, 28, 30, 32, 34),
   "normalised": (2, 5, 9, 12, 16, 19, 22, 25, 29, 32, 35, 38, 42, 45, 48, 51),
 }
-# The real one only turns RGB into BGR; this one mixes colours, lest a transposed matrix pass.
+# The real one only turns RGB into BGR; this one mixes colors, so a transposed matrix is noticed.
 MIX = np.array(((10, -20, 250), (30, 240, -10), (260, 15, 25)), np.float32)
 SHIFT = np.array((-103.939, -116.779, -123.68), np.float32)
 NORMALISED = {"0.weight": MIX[:, :, None, None], "0.bias": SHIFT}

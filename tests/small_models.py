@@ -1,7 +1,8 @@
-"""Trained models in miniature: random parameters under which images keep inside of [0, 1]."""
+"""Small trained models: random parameters with which images stay inside [0, 1]."""
 
 import json
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,13 +17,13 @@ from adaconv_jax.vgg.network import VGG
 
 SETTINGS = {
   "adain": {},
-  # 64 is the smallest style size of which the style encoder's three poolings leave something.
+  # 64 is the smallest style size that survives the style encoder's three poolings.
   "adaconv": {"style_dim": 8, "kernel_size": 3, "encoder_width": 8, "style_size": 64},
 }
 
 
 def small_stylizer(transform: str, seed: int = 0) -> Stylizer:
-  """Made with NumPy, because compiling Flax's initializers takes longer than all the rest."""
+  """Drawn with NumPy, because compiling Flax's initializers takes longer than all the rest."""
   model = make_model(transform, SETTINGS[transform])
   shapes = jax.eval_shape(lambda key: init_params(model, key), jax.random.key(0))
   rng = np.random.default_rng(seed)
@@ -32,11 +33,16 @@ def small_stylizer(transform: str, seed: int = 0) -> Stylizer:
     return rng.standard_normal(leaf.shape, np.float32) / np.float32(np.sqrt(fan_in))
 
   params = jax.tree.map(fill, shapes)
-  for name in params.keys() - {"decoder", "style_encoder"}:  # kernels near to those that do nothing
+  for name in params.keys() - {"decoder", "style_encoder"}:  # kernels close to the identity
     params[name] = jax.tree.map(lambda x: x / 10, params[name])
   last = params["decoder"]["conv1_2"]
   last["kernel"], last["bias"] = last["kernel"] / 10, np.full(3, 0.5, np.float32)
   return Stylizer(params, vgg_weights.load("vgg16")[0], model, VGG("vgg16"))
+
+
+def picture(seed: int, *shape: int) -> Any:
+  """Noise in [0, 1], `[*shape, 3]`."""
+  return np.random.default_rng(seed).random((*shape, 3), np.float32)
 
 
 def make_workdir(workdir: Path, stylizers, vgg_path: str = "") -> Path:

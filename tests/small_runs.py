@@ -1,11 +1,11 @@
-"""Trainings in miniature; as a program, one process of a training:
+"""Small trainings; as a program, one process of a training:
 
     python tests/small_runs.py FOLDER TRANSFORM BATCH_SIZE [COORDINATOR PROCESSES INDEX]
 
 trains in FOLDER/run on the images of FOLDER and writes the parameters and their average before and
-after to FOLDER/before.npz and FOLDER/after.npz; it starts from the workdir FOLDER/start where there
-is one. It descends the gradient itself, where Adam would
-divide it by its own size: of a gradient near zero, Adam's step is decided by rounding.
+after to FOLDER/before.npz and FOLDER/after.npz. It starts from the workdir FOLDER/start if there is
+one. It uses plain gradient descent, because Adam divides a gradient by its own size: near zero,
+rounding would decide its step.
 """  # fmt: skip
 
 import sys
@@ -21,10 +21,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from adaconv_jax.checkpoints.load import load_model
 from adaconv_jax.checkpoints.orbax import Checkpoints
+from adaconv_jax.configs import adaconv, adain
 from adaconv_jax.models.build import init_params, make_model
 from adaconv_jax.training import from_config, loop
 from adaconv_jax.training.state import TrainState, create_state
-from configs import adaconv, adain
 
 NUM_STEPS = 4
 
@@ -64,6 +64,14 @@ def small_config(folder: Path, transform: str = "adain", batch_size: int = 2) ->
   return config
 
 
+def reconstruction_config(folder: Path, num_steps: int) -> Any:
+  """One that compiles as little as possible: it only reconstructs, and shows nothing."""
+  config = small_config(folder)
+  config.num_steps = config.reconstruct_steps = num_steps
+  config.sample_every_steps = 0
+  return config
+
+
 def trained_state(config, workdir: Path) -> TrainState:
   """The state in the newest checkpoint."""
   tx, *_ = from_config.make_steps(config, *from_config.make_networks(config))
@@ -96,7 +104,7 @@ def main(folder: str, transform: str, batch_size: str, *cluster: str) -> None:
   if cluster:
     jax.distributed.initialize(cluster[0], int(cluster[1]), int(cluster[2]))
   config = small_config(root, transform, int(batch_size))
-  # Of smaller crops relu4_1 has so few pixels that AdaIN divides by deviations near zero.
+  # For smaller crops, relu4_1 has so few pixels that AdaIN divides by deviations near zero.
   config.data.content_resize, config.data.content_crop, config.data.style_crop = 64, 48, 64
   config.data.style_resize = 64
   config.optimizer.learning_rate, config.optimizer.clip_norm = 1e-3, 1.0

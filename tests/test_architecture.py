@@ -11,21 +11,36 @@ PACKAGE = ROOT / "adaconv_jax"
 
 # A room may import those before it. A room is a folder, or a module beside the folders.
 ORDER = [
+  "extras",
+  "bars",
   "host_cpu",
-  "images",
+  "signals",
+  "bucket",
   "files",
+  "tensor_files",
+  "lock",
+  "compilation",
+  "kinds",
+  "configs",
+  "image_formats",
+  "images",
   "ops",
   "vgg",
   "models",
   "checkpoints",
   "data",
   "training",
+  "rooms",
   "inference",
+  "video",
+  "web",
   "evaluation",
+  "exports",
   "cli",
+  "__main__",
 ]
 # Rooms that inference works without.
-NOT_FOR_INFERENCE = {"data", "training", "evaluation", "cli"}
+NOT_FOR_INFERENCE = {"configs", "data", "training", "web", "evaluation", "exports", "cli"}
 
 
 def modules() -> Iterator[tuple[str, str, ast.Module]]:

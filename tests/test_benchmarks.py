@@ -1,5 +1,6 @@
 """What the benchmarks claim about themselves; timings are not tested."""
 
+import functools
 import sys
 from typing import Any
 
@@ -13,14 +14,26 @@ from adaconv_jax.models.stylizer import Stylizer
 from adaconv_jax.ops.conv import conv
 from adaconv_jax.vgg.network import VGG
 from benchmarks import case as cases
-from benchmarks import flops, memory, report, rows, stylizing, timing, training_step
+from benchmarks import (
+  exports,
+  flops,
+  gpu_forms,
+  memory,
+  prints,
+  report,
+  rows,
+  stylizing,
+  timing,
+  tpu_traffic,
+  training_step,
+)
 from benchmarks.case import Case, image_difference
 
 SETTINGS = {"adain": {}, "adaconv": {"style_dim": 8, "encoder_width": 8, "style_size": 64}}
 
 
 def xla_flops(function, *args) -> float:
-  """XLA's count for a TPU, which need not be here: on CPU a convolution is many operations."""
+  """XLA's count for a TPU, without having one; on CPU a convolution is many operations."""
   cost: Any = jax.jit(function).trace(*args).lower(lowering_platforms=("tpu",)).cost_analysis()
   return cost["flops"]
 
@@ -51,7 +64,7 @@ def test_flops_of_a_convolution_equal_xla_s_count():
 def test_flops_of_an_adain_pair_equal_xla_s_count(arch):
   stylizer, image = abstract_stylizer("adain", arch), array(1, 256, 256, 3)
   counted = xla_flops(stylizing.stylize_pair, stylizer, image, image)
-  # XLA counts normalizations as well.
+  # XLA's number includes normalizations.
   assert flops.pair(make_model("adain"), arch, 256) == pytest.approx(counted, rel=0.05)
 
 
@@ -154,7 +167,7 @@ def test_names_of_cases_are_unique():
     assert len(set(names)) == len(names)
 
 
-def test_a_process_is_watched_and_its_failure_told():
+def test_a_process_is_watched_and_its_failure_reported():
   code = "b = bytearray(60_000_000); b[::1000] = b[::1000]; print(len(b))"
   done = memory.watch([sys.executable, "-c", code])
   assert done.output == "60000000\n" and not done.stopped
@@ -184,3 +197,77 @@ def test_peer_trains_with_the_same_loss():
   pytest.importorskip("torch")
   case = training_step.step_case("adain", 1, 64)
   assert cases.check(case, case.ours(), case.peer()) is not None
+
+
+# Prints.
+
+
+def test_a_print_is_compared_at_the_size_of_its_preview():
+  rng = np.random.default_rng(0)
+  small = rng.integers(0, 256, (24, 24, 3), np.uint8)
+  levels, same = prints.compare(small, small)
+  assert levels == 0 and same == pytest.approx(1)
+  assert prints.compare(small, 255 - small)[0] > 30
+  soft = prints.scaled(prints.scaled(small, 12), 24)
+  assert prints.sharpness(soft) < 0.5 * prints.sharpness(small)
+
+
+# Exports.
+
+
+@pytest.mark.slow
+def test_runtimes_of_exports_are_compared_with_ours_in_one_table(capsys):
+  pytest.importorskip("onnx")
+  pytest.importorskip("onnxruntime")
+  exports.main(["--quick"])
+  printed = capsys.readouterr().out
+  assert "processor: " in printed and "onnxruntime: " in printed
+  rows = [line.split("|")[1:-1] for line in printed.splitlines() if line.startswith("|")]
+  names = [row[0].strip() for row in rows[2:]]
+  assert names[:4] == list(exports.RUNTIMES)[:4]
+  ours = rows[2]
+  assert (float(ours[2]), float(ours[4])) == (1, 1)
+  assert all(float(row[3]) > 0 for row in rows[2:])  # megabytes; few at this size
+
+
+@pytest.mark.parametrize(
+  "form, calls, groups, flops_per_pixel",
+  [
+    # Per image: the product of the kernels, and a dense convolution of 8 to 8 channels.
+    ("one group per image", 2, 2, 2 * 9 * 8 * 8),
+    ("image by image", 4, 1, 2 * 9 * 8 * 8),
+    # 4 groups of 2 channels.
+    ("as published", 2, 8, 2 * (9 + 1) * 2 * 8),
+    ("groups of channels", 2, 8, 2 * 9 * 2 * 8),
+  ],
+)
+def test_what_the_operation_becomes_on_a_gpu_is_counted(form, calls, groups, flops_per_pixel):
+  n, side, c, group = 2, 6, 8, 2
+  shapes = [(n, side, side, c), (n, 3, 3, group, c), (n, 1, 1, group, c), (n, c)]
+  function = functools.partial(gpu_forms.FORMS[form], groups=c // group)
+  found = gpu_forms.counted(function, *shapes)
+  # The product of the kernels: two channels of the spatial one for each of the result's.
+  product = 0 if form == "as published" else n * 2 * 9 * group * group * c
+  assert (found.calls, found.groups) == (calls, groups)
+  assert found.flops == n * side * side * flops_per_pixel + product
+  forms = [jax.jit(functools.partial(f, groups=c // group)) for f in gpu_forms.FORMS.values()]
+  arrays = [np.random.default_rng(0).standard_normal(shape, np.float32) for shape in shapes]
+  first, *others = [made(*arrays) for made in forms]
+  for other in others:
+    np.testing.assert_allclose(first, other, atol=1e-4)
+
+
+def test_traffic_of_a_step_is_what_its_instructions_read_and_write_by_part():
+  hlo = """
+%fused (a: f32[9]) -> f32[9] { ROOT %no = f32[9]{0} add(%a, %a), metadata={op_name="jit(f)/VGG"} }
+ENTRY %main (x: bf16[2,8]) -> f32[4] {
+  %x = bf16[2,8]{1,0} parameter(0)
+  %view = bf16[16]{0} bitcast(%x)
+  %made = (f32[4]{0}, pred[3]{0}) fusion(%view, %x), kind=kLoop, metadata={op_name="jvp(VGG)/conv"}
+  ROOT %out = f32[4]{0} fusion(%made), metadata={op_name="transpose(jvp(m))/decode_scale/conv"}
+}
+"""
+  assert tpu_traffic.traffic(hlo) == {
+    ("VGG", False): 19 + 32 + 32,
+    ("convolutions of the decoder", True): 16 + 19,
+  }

@@ -1,4 +1,4 @@
-"""The scripts of .ci, and what the workflow runs."""
+"""The scripts of .ci, and the commands of the workflow."""
 
 import configparser
 import importlib.util
@@ -18,7 +18,7 @@ WORKFLOW = (ROOT / ".github" / "workflows" / "ci.yml").read_text()
 
 
 def script(name: str) -> Any:
-  """A script of .ci as a module; the folder's name is none for an import."""
+  """A script of .ci as a module; the folder's name cannot be imported."""
   spec = importlib.util.spec_from_file_location(name, ROOT / ".ci" / f"{name}.py")
   assert spec and spec.loader
   module = importlib.util.module_from_spec(spec)
@@ -82,7 +82,7 @@ def repository(tmp_path, monkeypatch):
   copy.write_bytes((ROOT / ".ci" / "commit_subjects.py").read_bytes())
   git("add", ".")
   git("commit", "--quiet", "-m", "First: with the check")
-  git("commit", "--quiet", "--allow-empty", "-m", "Second: behind it")
+  git("commit", "--quiet", "--allow-empty", "-m", "Second: after it")
   return git
 
 
@@ -167,3 +167,23 @@ def test_issue_forms_have_what_github_requires(form):
     assert field["type"] in {"markdown", "input", "textarea", "dropdown", "checkboxes"}
     assert field["attributes"].get("label") or field["type"] == "markdown"
   assert any(field.get("validations", {}).get("required") for field in content["body"])
+
+
+# --- links of the site ---
+
+
+def test_a_link_to_a_missing_file_or_place_is_named_and_others_are_not(tmp_path):
+  (tmp_path / "guides").mkdir()
+  (tmp_path / "index.html").write_text(
+    '<a href="guides/first.html#begin">x</a> <a href="https://example.org/none">x</a>'
+    '<a href="#">x</a> <img src="a%20picture.jpg"> <img src="missing.jpg"> <a href="guides/">x</a>'
+  )
+  (tmp_path / "a picture.jpg").touch()
+  (tmp_path / "guides" / "first.html").write_text(
+    '<h1 id="begin">x</h1><a href="../index.html#end">x</a><a href="#begin">x</a>'
+  )
+  assert script("check_links").broken_links(tmp_path) == [
+    "guides/first.html: ../index.html#end: there is no such place",
+    "index.html: missing.jpg: there is no such file",
+    "index.html: guides/: there is no such file",
+  ]

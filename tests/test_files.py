@@ -1,7 +1,14 @@
-import numpy as np
+import errno
+import os
+import subprocess
+import sys
+import time
+from typing import Any
+
 import pytest
 
-from adaconv_jax.files import replacing, tensor_fault
+from adaconv_jax import files
+from adaconv_jax.files import described, replacing
 
 
 def test_a_file_appears_only_when_the_block_is_left(tmp_path):
@@ -32,12 +39,74 @@ def test_two_writers_do_not_touch_each_others_temporary_file(tmp_path):
   assert (tmp_path / "file").read_text() == "first"  # the last to finish
 
 
-def test_a_fault_of_tensors_is_named_and_float16_is_none():
-  shapes: dict[str, tuple[int, ...]] = {"a": (2,), "b": (1, 3)}
-  good = {"a": np.zeros(2, np.float16), "b": np.zeros((1, 3), np.float32)}
-  assert tensor_fault(good, shapes) is None
-  assert tensor_fault({"b": good["b"]}, shapes) == "a is missing"
-  assert tensor_fault(good | {"c": good["a"]}, shapes) == "c is unexpected"
-  wrong = "b should be float32 or float16 [1, 3], got "
-  assert tensor_fault(good | {"b": np.zeros(3, np.float32)}, shapes) == wrong + "float32 [3]"
-  assert tensor_fault(good | {"b": np.zeros((1, 3))}, shapes) == wrong + "float64 [1, 3]"
+WRITES = """
+import sys, time
+from adaconv_jax.files import replacing
+with replacing(sys.argv[1]) as temporary:
+  temporary.write_text("half")
+  print(temporary.name, flush=True)
+  time.sleep(60)
+"""
+
+
+def test_the_rest_of_a_killed_process_is_removed_and_that_of_a_live_one_is_not(tmp_path):
+  path = tmp_path / "image.png"
+  writers: list[Any] = [
+    subprocess.Popen([sys.executable, "-c", WRITES, path], stdout=subprocess.PIPE, text=True)
+    for _ in range(2)
+  ]
+  try:
+    killed, alive = (writer.stdout.readline().strip() for writer in writers)
+    assert {entry.name for entry in tmp_path.iterdir()} == {killed, alive}
+    writers[0].kill()
+    writers[0].wait()
+    files._remove_rests.cache_clear()
+    with replacing(tmp_path / "another.png") as temporary:
+      temporary.write_text("whole")
+      assert {entry.name for entry in tmp_path.iterdir()} == {alive, temporary.name}
+  finally:
+    for writer in writers:
+      writer.kill()
+      writer.communicate()
+
+
+@pytest.mark.parametrize(
+  ("change", "hours", "removed"),
+  [
+    ("nothing", 48, False),
+    ("start", 0, True),  # its number was given to another process
+    ("process", 0, True),
+    ("space", 0, False),  # of another computer: nobody knows
+    ("space", 48, True),
+    ("name", 48, False),
+  ],
+)
+def test_a_temporary_file_is_removed_only_if_its_process_is_gone(tmp_path, change, hours, removed):
+  with replacing(tmp_path / "image.png") as temporary:
+    temporary.write_text("half")
+    _, space, process, start, token = temporary.stem.split("-")
+  parts = {"space": space, "process": process, "start": start}
+  others = {"space": "0" * 12, "process": str(2**22 + 1), "start": "1"}
+  if change in parts:
+    parts[change] = others[change]
+  name = "-".join((".part", *parts.values(), token)) + ".png"
+  rest = tmp_path / (".other" + name if change == "name" else name)
+  rest.write_text("half")
+  os.utime(rest, times=(time.time() - 3600 * hours,) * 2)
+  files._remove_rests.cache_clear()
+  with replacing(tmp_path / "image.png") as temporary:
+    temporary.write_text("whole")
+  assert rest.exists() != removed
+
+
+def test_error_of_a_full_disk_names_the_file_and_not_its_temporary_name(tmp_path):
+  for name in (None, "temporary"):
+    with pytest.raises(OSError) as raised:
+      with files.replacing(tmp_path / "out.txt") as temporary:
+        # As of a file object, whose errors name no file, and as of `open`.
+        raise OSError(errno.ENOSPC, "No space left on device", name and str(temporary))
+    assert described(raised.value) == f"{tmp_path / 'out.txt'}: No space left on device"
+    assert str(raised.value).endswith("No space left on device: " + repr(str(tmp_path / "out.txt")))
+  with pytest.raises(OSError) as raised, files.replacing(tmp_path / "out.txt"):
+    raise OSError(errno.EIO, "Input/output error")  # maybe of what is read
+  assert raised.value.filename is None

@@ -1,4 +1,4 @@
-"""Memory that a process keeps, each in a process of its own: it cannot be undone."""
+"""Memory that a process keeps; each test in its own process, because it cannot be undone."""
 
 import os
 import platform
@@ -37,20 +37,22 @@ def kept_and_faults(**env: str) -> tuple[str, int]:
   return kept, int(faults)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not WITH_GLIBC, reason="needs Linux and glibc")
-def test_kept_memory_is_not_asked_for_again():
+def test_kept_memory_is_not_requested_again():
   kept, faults = kept_and_faults(ADACONV_KEEP_MEMORY="on")
   assert kept == "True"
   off, faults_without = kept_and_faults(ADACONV_KEEP_MEMORY="off")
   assert off == "False"
-  assert faults < faults_without / 10
-  assert faults_without > 10_000  # else the program does not show the difference
+  # XLA's and Python's own blocks vary; without it, every call has all of them again.
+  assert faults < faults_without / 4
+  assert faults_without > 10_000  # otherwise the program does not show the difference
 
 
 @pytest.fixture
 def not_off(monkeypatch):
   monkeypatch.delenv("ADACONV_KEEP_MEMORY")
-  # Where one of these tests fails, the process that runs the others stays as it is.
+  # If one of these tests fails, the process that runs the others is unchanged.
   monkeypatch.setattr(host_cpu, "_keep", lambda size: True)
 
 

@@ -75,7 +75,7 @@ def srgb_encoded(linear: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("kind", images.FORMATS)
 def test_every_named_format_is_read(kind):
   difference = decoded(encoded(PHOTO, kind)).astype(int) - PHOTO
-  assert np.abs(difference).mean() < (12 if kind == "GIF" else 2)  # GIF has 256 colours
+  assert np.abs(difference).mean() < (12 if kind == "GIF" else 2)  # GIF has 256 colors
 
 
 def test_a_format_that_is_not_named_is_refused():
@@ -113,7 +113,7 @@ def test_icc_primaries_count():
   assert np.abs(decoded(encoded(red, icc_profile=swapped)) - [0, 0, 255]).max() <= 3
 
 
-def test_icc_profile_of_a_grey_picture_with_alpha_is_converted():
+def test_icc_profile_of_a_gray_picture_with_alpha_is_converted():
   gray = PHOTO[..., 0]
   profile = icc_profile(b"GRAY", {b"kTRC": LINEAR})
   expected = srgb_encoded(gray / 255)[..., None]
@@ -124,7 +124,7 @@ def test_icc_profile_of_a_grey_picture_with_alpha_is_converted():
 
 @pytest.mark.parametrize("profile", [
   b"not a profile", rgb_profile()[:140], icc_profile(b"GRAY", {b"kTRC": LINEAR})
-], ids=["noise", "cut", "for grey"])  # fmt: skip
+], ids=["noise", "cut", "for gray"])  # fmt: skip
 def test_unusable_icc_profile_is_taken_for_srgb(profile):
   assert np.array_equal(decoded(encoded(PHOTO, icc_profile=profile)), PHOTO)
 
@@ -143,7 +143,7 @@ def test_icc_profile_of_a_palette_picture_is_converted():
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
-def test_16_bit_grey_is_scaled_not_clipped(kind):
+def test_16_bit_gray_is_scaled_not_clipped(kind):
   gray = RNG.integers(0, 65536, (16, 16)).astype(np.uint16)
   actual = decoded(encoded(gray, kind))
   assert np.array_equal(actual[..., 0], np.round(gray / 257))
@@ -153,7 +153,7 @@ def test_16_bit_grey_is_scaled_not_clipped(kind):
 def test_pixels_without_a_stated_range_are_refused():
   with pytest.raises(images.ImageError, match="photo.png: floating-point"):
     decoded(encoded(np.ones((4, 4), np.float32), "TIFF"))
-  with pytest.raises(images.ImageError, match="photo.png: 32-bit grey"):
+  with pytest.raises(images.ImageError, match="photo.png: 32-bit gray"):
     decoded(encoded(np.full((4, 4), 70_000, np.int32), "TIFF"))
 
 
@@ -167,7 +167,7 @@ def test_cmyk_is_converted():
 
 
 def transparent_images() -> dict[str, bytes]:
-  """Pictures whose left half is opaque grey 100 and whose right half hides grey 7."""
+  """Pictures whose left half is opaque gray 100 and whose right half hides gray 7."""
   color = np.full((8, 8), 7, np.uint8)
   color[:, :4] = 100
   gray, alpha = Image.fromarray(color), Image.fromarray(np.where(color == 100, 255, 0).astype("u1"))
@@ -176,11 +176,11 @@ def transparent_images() -> dict[str, bytes]:
   return {
     "RGBA": encoded(Image.merge("RGBA", [gray, gray, gray, alpha])),
     "LA": encoded(Image.merge("LA", [gray, alpha])),
-    "P, one colour": encoded(palette, transparency=1),
+    "P, one color": encoded(palette, transparency=1),
     "P, a table": encoded(palette, transparency=bytes([255, 0])),
-    "L, one colour": encoded(gray, transparency=7),
-    "RGB, one colour": encoded(gray.convert("RGB"), transparency=(7, 7, 7)),
-    "16 bits, one colour": encoded(color.astype(np.uint16) * 257, transparency=7 * 257),
+    "L, one color": encoded(gray, transparency=7),
+    "RGB, one color": encoded(gray.convert("RGB"), transparency=(7, 7, 7)),
+    "16 bits, one color": encoded(color.astype(np.uint16) * 257, transparency=7 * 257),
     "WEBP": encoded(Image.merge("RGBA", [gray, gray, gray, alpha]), "WEBP", lossless=True),
     "GIF": encoded(palette, "GIF", transparency=1),
   }
@@ -275,7 +275,7 @@ def test_load_returns_floats_between_0_and_1(tmp_path):
 def test_saved_images_come_back(tmp_path, suffix):
   path = tmp_path / "new" / f"photo{suffix.upper()}"
   images.save(path, PHOTO / np.float32(255))
-  limit = {".gif": 24, ".jpg": 4, ".jpeg": 4, ".webp": 8}.get(suffix, 0)
+  limit = {".gif": 24, ".jpg": 4, ".jpeg": 4, ".jfif": 4, ".jpe": 4, ".webp": 8}.get(suffix, 0)
   assert np.abs(images.load(path) * 255 - PHOTO).max() <= limit + 1e-4
 
 
@@ -286,7 +286,7 @@ def test_save_rounds_and_clips(tmp_path):
   assert np.array_equal(np.asarray(Image.open(tmp_path / "a.png")), expected)
 
 
-def test_save_keeps_colour_edges_in_jpeg(tmp_path):
+def test_save_keeps_color_edges_in_jpeg(tmp_path):
   stripes = np.zeros((32, 32, 3), np.float32)
   stripes[:, ::2, 0], stripes[:, 1::2, 2] = 1, 1
   images.save(tmp_path / "a.jpg", stripes)
@@ -380,3 +380,17 @@ def test_example_images_can_be_read():
     assert min(images.load(path).shape[:2]) >= 320
     assert path.name in listed
   assert sum(os.path.getsize(path) for path in paths) < 2.5e6
+
+
+def test_an_alpha_is_saved_only_where_a_format_has_one(tmp_path):
+  image, alpha = np.zeros((4, 5, 3), np.uint8), np.arange(20, dtype=np.uint8).reshape(4, 5)
+  images.save(tmp_path / "a.png", image, alpha=alpha)
+  np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "a.png"))[..., 3], alpha)
+  with pytest.raises(ValueError, match="^alpha: expected None for JPEG"):
+    images.save(tmp_path / "a.jpg", image, alpha=alpha)
+  with pytest.raises(ValueError, match=r"^alpha: expected uint8 of the shape \[4, 5\], got uint8"):
+    images.save(tmp_path / "a.png", image, alpha=alpha[:3])
+
+
+def test_suffixes_name_the_formats_that_pillow_gives_them():
+  assert images._KINDS == {name: Image.registered_extensions()[name] for name in images.SUFFIXES}

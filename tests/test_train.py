@@ -2,6 +2,7 @@ import dataclasses
 import json
 import logging
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -44,13 +45,8 @@ from adaconv_jax.vgg.file import read_file, write_file
 from adaconv_jax.vgg.weights import PACKAGED
 
 ROOT = Path(__file__).parents[1]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-  path = tmp_path_factory.mktemp("data")
-  write_images(path)
-  return path
+# Metrics that differ between equal runs.
+TIMES = {"images_per_second", "step_seconds", "waiting"}
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +99,7 @@ def test_run_writes_config_versions_hashes_metrics_and_samples(folder, unbroken)
   assert list((workdir / "tensorboard").glob("events.out.tfevents.*"))
 
 
+@pytest.mark.slow
 def test_kept_style_features_give_the_losses_of_the_images(folder, tmp_path):
   (tmp_path / "style").mkdir()
   for path in (folder / "style").iterdir():  # squares have one crop
@@ -144,6 +141,68 @@ def test_heldout_losses_are_those_of_the_average_on_the_same_pairs(folder, unbro
       assert np.isclose(lines[-1][f"heldout_{name}"], value, rtol=1e-5) == same
 
 
+def test_report_that_a_killed_run_lacks_at_its_last_checkpoint_is_made_when_it_is_resumed(
+  folder, unbroken, tmp_path, monkeypatch
+):
+  """A run may be killed, or stopped, after a step is saved and before it is evaluated."""
+  config, workdir = small_config(folder), tmp_path / "killed"
+  config.eval_every_steps = 3
+  shutil.copytree(folder / "unbroken", workdir)
+  lines = (workdir / "metrics.jsonl").read_text().splitlines(keepends=True)
+  grid = workdir / "samples" / f"{NUM_STEPS:07d}.png"
+  picture = grid.read_bytes()
+
+  def kept():
+    return [
+      {name: value for name, value in line.items() if name not in TIMES}
+      for line in metrics_of(workdir)
+    ]
+
+  expected = kept()
+  assert "pairs_seen" in lines[-1]
+  # The last line is cut off, as by a full disk.
+  (workdir / "metrics.jsonl").write_text("".join(lines[:-2]) + lines[-2].rstrip("\n"))
+  grid.unlink()
+  assert loop.train_and_evaluate(config, workdir) == NUM_STEPS
+  assert kept() == expected and grid.read_bytes() == picture
+  # What is there is not made again.
+  monkeypatch.setattr(loop, "evaluate", None)
+  monkeypatch.setattr(loop.Progress, "grid", None)
+  assert loop.train_and_evaluate(config, workdir) == NUM_STEPS
+  assert kept() == expected
+
+
+def test_a_run_that_is_done_says_so_and_keeps_its_record(folder, unbroken, tmp_path, caplog):
+  workdir = tmp_path / "done"
+  shutil.copytree(folder / "unbroken", workdir)
+  record = {path: path.read_bytes() for path in workdir.rglob("*.json*") if path.is_file()}
+  config = small_config(folder)
+  config.num_steps, config.eval_every_steps = NUM_STEPS - 1, 3
+  caplog.set_level("INFO", "adaconv_jax")
+  assert loop.train_and_evaluate(config, workdir) == NUM_STEPS
+  assert f"already at step {NUM_STEPS} of {NUM_STEPS - 1}: nothing to do; a larger" in caplog.text
+  assert "config.num_steps" in caplog.text and "training on" not in caplog.text
+  assert record == {path: path.read_bytes() for path in record}
+
+
+def test_a_resumed_run_says_from_where_and_what_is_done_again(tmp_path, caplog):
+  caplog.set_level("INFO", "adaconv_jax")
+  (tmp_path / "metrics.jsonl").write_text("".join(f'{{"step": {n}}}\n' for n in range(1, 77)))
+  for step in (60, 76, 0):
+    loop._announce(tmp_path, step)
+  first, second, third = (record.getMessage() for record in caplog.records)
+  assert first.startswith("resuming from step 60 (the steps after it, at least up to 76, are done")
+  assert second.startswith("resuming from step 76, on") and third.startswith("training on")
+
+
+def test_the_start_of_a_run_is_one_readable_phrase():
+  assert loop._describe({"seed": 3}) == "random parameters (seed 3)"
+  assert loop._describe({"name": "adaconv", "file_sha256": "f6e2" * 16, "info": {}}) == (
+    "the model adaconv (sha256 f6e2f6e2f6e2...)"
+  )
+  assert loop._describe({"name": "first", "step": 7, "info": {}}) == "the model first (step 7)"
+
+
 def test_heldout_losses_need_images_that_are_held_out(folder, tmp_path):
   config = small_config(folder)
   config.eval_every_steps, config.data.heldout_style = 1, 0
@@ -151,6 +210,7 @@ def test_heldout_losses_need_images_that_are_held_out(folder, tmp_path):
     loop.train_and_evaluate(config, tmp_path)
 
 
+@pytest.mark.slow
 def test_training_lowers_the_pixel_loss(folder):
   config = small_config(folder)
   config.num_steps = config.reconstruct_steps = 25
@@ -190,7 +250,8 @@ def test_sample_grids_and_loaded_models_use_the_average(folder, unbroken, monkey
   assert any(not np.array_equal(average[name], latest[name]) for name in latest)
 
 
-def test_run_that_kept_no_average_goes_on_with_one_and_without(folder, tmp_path, caplog):
+@pytest.mark.slow
+def test_run_without_an_average_resumes_with_one_and_without(folder, tmp_path, caplog):
   config = small_config(folder)
   for step, decay in enumerate([0.0, 0.9, 0.0], 1):
     config.num_steps, config.ema_decay = step, decay
@@ -202,7 +263,7 @@ def test_run_that_kept_no_average_goes_on_with_one_and_without(folder, tmp_path,
     for name, value in by_path(state.result).items():
       assert value.tobytes() == used[name].tobytes()
   assert "the average of the parameters starts at step 1" in caplog.text
-  assert "changed settings: ema_decay" in caplog.text
+  assert "settings changed since the last start: ema_decay" in caplog.text
 
 
 @pytest.mark.parametrize("decay", [1.0, -0.1, float("nan")])
@@ -220,7 +281,7 @@ def test_memory_that_the_average_takes_is_in_what_aot_compiles(folder, monkeypat
     sizes.append(sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state)))
     raise ValueError("enough")
 
-  monkeypatch.setattr(command.aot, "tpu_devices", lambda topology: jax.devices()[:1])
+  monkeypatch.setattr(command.aot, "tpu_devices", lambda tpu: jax.devices()[:1])
   monkeypatch.setattr(command.aot, "compile_step", compile_step)
   for config.ema_decay in (0.0, 0.9):
     with pytest.raises(ValueError, match="enough"):
@@ -229,7 +290,7 @@ def test_memory_that_the_average_takes_is_in_what_aot_compiles(folder, monkeypat
   assert sizes[1] - sizes[0] == sum(4 * leaf.size for leaf in jax.tree.leaves(params))
 
 
-def test_exported_bundle_draws_the_same_and_tells_how_it_was_trained(folder, unbroken, tmp_path):
+def test_exported_bundle_draws_the_same_and_says_how_it_was_trained(folder, unbroken, tmp_path):
   path, workdir = tmp_path / "small.safetensors", folder / "unbroken"
   info = dict(export(workdir, path))
   pictures = np.random.default_rng(0).random((2, 1, 32, 32, 3), np.float32)
@@ -264,6 +325,7 @@ def test_exported_bundle_draws_the_same_and_tells_how_it_was_trained(folder, unb
   assert str(folder) not in json.dumps(info)
 
 
+@pytest.mark.slow
 def test_listed_images_are_held_out_of_a_run(folder, tmp_path):
   config = small_config(folder)
   config.num_steps, config.sample_images = 1, 2
@@ -277,13 +339,13 @@ def test_listed_images_are_held_out_of_a_run(folder, tmp_path):
   assert sheet.shape == (64 * 2 + 4, 64 * 3 + 8, 3)  # two of the three contents
 
 
-def test_run_starts_from_a_trained_model_at_step_0_and_goes_on_from_its_own_checkpoint(
+def test_run_starts_from_a_trained_model_at_step_0_and_resumes_from_its_own_checkpoint(
   folder, unbroken
 ):
   config, workdir = small_config(folder), folder / "tuned"
   config.init_from, config.num_steps, config.ema_decay = str(folder / "unbroken"), 1, 0.0
-  # Adam's first step moves every parameter by the learning rate at most; one that has moments to
-  # go on with, by more or less.
+  # Adam's first step moves every parameter by the learning rate at most; a later step, which has
+  # moments, by more or less.
   assert loop.train_and_evaluate(config, workdir) == 1
   tuned, start = by_path(trained_state(config, workdir).params), workdir / "init.json"
   moved = [np.abs(tuned[name] - value).max() for name, value in by_path(unbroken.averaged).items()]
@@ -302,11 +364,11 @@ def test_workdir_of_another_model_is_refused(folder, unbroken):
     loop.train_and_evaluate(small_config(folder, "adaconv"), folder / "unbroken")
 
 
-def test_run_does_not_go_on_with_other_vgg_weights(folder, unbroken, tmp_path):
+def test_run_does_not_resume_with_other_vgg_weights(folder, unbroken, tmp_path):
   config, file = small_config(folder), tmp_path / "vgg16.safetensors"
   tensors, info = read_file(PACKAGED / "vgg16.safetensors")
   write_file(file, tensors, info)
-  config.model.vgg_weights = str(file)  # the same weights in another place
+  config.model.vgg_weights = str(file)  # the same weights in another file
   assert loop.train_and_evaluate(config, folder / "unbroken") == NUM_STEPS
   tensors["conv1_1.bias"] = tensors["conv1_1.bias"] + 1
   write_file(file, tensors, info)
@@ -322,20 +384,12 @@ def test_missing_images_are_an_error_that_names_the_setting(tmp_path):
     loop.train_and_evaluate(config, tmp_path / "run")
 
 
-def test_loss_that_is_not_finite_stops_the_run_and_saves_nothing(folder):
-  config = small_config(folder)
-  config.optimizer.learning_rate = float("inf")
-  with pytest.raises(FloatingPointError, match="learning_rate"):
-    loop.train_and_evaluate(config, folder / "diverged")
-  assert not [p for p in (folder / "diverged" / "checkpoints").iterdir() if p.name.isdigit()]
-
-
-def test_misspelt_setting_is_refused_with_a_suggestion():
+def test_misspelled_setting_is_refused_with_a_suggestion():
   command = ["train.py", "--config", "configs/quickstart.py", "--workdir", "never"]
   process = run(*command, "--config.optimizer.learning_rat=1")
   output, _ = process.communicate(timeout=120)
-  assert process.returncode == 1
-  assert 'Did you mean "learning_rate"' in output and "Traceback" not in output
+  assert process.returncode == 2
+  assert "did you mean config.optimizer.learning_rate?" in output and "Traceback" not in output
   assert not (ROOT / "never").exists()
 
 
@@ -344,12 +398,12 @@ def test_a_part_of_the_cluster_flags_is_refused_without_a_traceback():
   process = run(*command, "--num_processes=2")
   output, _ = process.communicate(timeout=120)
   assert process.returncode == 1
-  assert "error: --coordinator, --num_processes and --process_id" in output
+  assert "error: --coordinator, --num-processes and --process-id" in output
   assert "Traceback" not in output
 
 
 @pytest.mark.slow
-def test_sigterm_saves_exits_with_zero_and_the_run_can_go_on(tmp_path):
+def test_sigterm_saves_exits_with_143_and_the_run_can_resume(tmp_path):
   write_images(tmp_path)
   command = [
     "train.py", "--config", "configs/quickstart.py", "--workdir", tmp_path / "run",
@@ -365,58 +419,63 @@ def test_sigterm_saves_exits_with_zero_and_the_run_can_go_on(tmp_path):
   while not metrics.exists() and process.poll() is None and time.monotonic() < deadline:
     time.sleep(0.2)
   process.send_signal(signal.SIGTERM)
-  (output,) = finish(process)
+  output, _ = process.communicate(timeout=600)
+  assert process.returncode == 128 + signal.SIGTERM, output
   steps = [int(p.name) for p in (tmp_path / "run" / "checkpoints").iterdir() if p.name.isdigit()]
   assert len(steps) == 1 and f"saved step {steps[0]}" in output
+  assert output.splitlines()[-1] == f"stopped at step {steps[0]} of 100000"
   (output,) = finish(run(*command[:-1], f"--config.num_steps={steps[0] + 1}"))
   assert f"from step {steps[0]}" in output
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("transform", ["adain", "adaconv"])
-def test_eight_devices_train_the_same_parameters_as_one(tmp_path, transform):
+def test_eight_devices_train_the_same_parameters_as_one(tmp_path):
   for devices in (1, 8):
     folder = tmp_path / str(devices)
     write_images(folder)
-    finish(run(small_runs.__file__, folder, transform, 8, devices=devices))
+    finish(run(small_runs.__file__, folder, "adaconv", 8, devices=devices))
   assert_same_training(tmp_path / "1", tmp_path / "8")
 
 
 @pytest.mark.slow
-def test_two_processes_with_two_devices_train_a_model_on_to_the_same_parameters_as_one(tmp_path):
-  stylizer = small_stylizer("adaconv")
+@pytest.mark.parametrize("transform, processes, devices", [("adaconv", 2, 2), ("adain", 4, 1)])
+def test_processes_train_a_model_on_to_the_same_parameters_as_one(
+  tmp_path, transform, processes, devices
+):
+  stylizer = small_stylizer(transform)
   params = jax.tree.map(np.asarray, init_params(stylizer.model, jax.random.key(7)))
-  for name in ("one", "two"):
+  for name in ("one", "several"):
     write_images(tmp_path / name)
     make_workdir(tmp_path / name / "start", [dataclasses.replace(stylizer, params=params)])
-  finish(run(small_runs.__file__, tmp_path / "one", "adaconv", 4))
+  finish(run(small_runs.__file__, tmp_path / "one", transform, 4))
   with socket.socket() as probe:
     probe.bind(("127.0.0.1", 0))
     address = f"127.0.0.1:{probe.getsockname()[1]}"
   finish(
     *(
-      run(small_runs.__file__, tmp_path / "two", "adaconv", 4, address, 2, index, devices=2)
-      for index in range(2)
+      run(small_runs.__file__, tmp_path / "several", transform, 4, address, processes, index,
+          devices=devices)
+      for index in range(processes)
     )
-  )
-  assert_same_training(tmp_path / "one", tmp_path / "two")
-  for name in ("one", "two"):
+  )  # fmt: skip
+  assert_same_training(tmp_path / "one", tmp_path / "several")
+  for name in ("one", "several"):
     start = json.loads((tmp_path / name / "run" / "init.json").read_text())
     assert (start["name"], start["step"]) == ("start", 100)
 
 
 def assert_same_training(one: Path, other: Path) -> None:
-  """Same metrics, and parameters that differ by under a hundredth of how far they have moved.
+  """Same metrics, and parameters that differ by less than a hundredth of how far they have moved.
 
-  Rounding makes a thousandth; devices that do not average their gradients differ by the whole.
+  Rounding causes a thousandth; devices that do not average their gradients differ by all of it.
   """
   metrics = [metrics_of(folder / "run") for folder in (one, other)]
   assert len(metrics[0]) == NUM_STEPS + 2  # of which two have held-out losses
   for ours, theirs in zip(*metrics, strict=True):
     assert ours.keys() == theirs.keys()
-    for name in ours.keys() - {"images_per_second"}:
-      # AdaIN's gradient divides by deviations near zero. Behind the first step, where parameters
-      # differ by rounding, its norm was seen to differ by 3e-3, and the losses by 1e-5.
+    for name in ours.keys() - TIMES:
+      # AdaIN's gradient divides by deviations near zero. After the first step, where parameters
+      # differ by rounding, its norm has differed by 3e-3, and the losses by 1e-5.
       rtol = 1e-2 if name == "gradient_norm" and ours["step"] > 1 else 1e-3
       np.testing.assert_allclose(ours[name], theirs[name], rtol=rtol, err_msg=name)
   before, expected, got = (

@@ -1,1 +1,1 @@
-"""Everything that is read back later: bundles, checkpoints, the record of a run."""
+"""Bundles, checkpoints and the record of a run: everything that is read back later."""

@@ -1,61 +1,98 @@
 """Bundles: a trained model as one file.
 
 A bundle is a safetensors file with the trained parameters (`decoder/conv4_1/kernel`, ...). Its
-metadata describe the model, name the VGG weights it was trained with by their sha256 (they are not
-inside), and have a sha256 over all of it, because safetensors does not notice flipped bits. The
-models that come with the package are bundles in `adaconv_jax/pretrained`.
+metadata describe the model, contain the sha256 of the VGG weights it was trained with (but not the
+weights), and a sha256 of the whole, because safetensors does not detect flipped bits. The shipped
+models are bundles in `adaconv_jax/pretrained`.
 """
 
+import contextlib
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
+from jax.typing import DTypeLike
 
-from adaconv_jax.files import Json, replacing, tensor_fault, tensors_sha256
-from adaconv_jax.models.build import init_params, make_model, model_settings
+from adaconv_jax.files import Json, check_path, parse_json, replacing
+from adaconv_jax.kinds import foreign_kind
+from adaconv_jax.models.build import (
+  init_params,
+  make_encoder,
+  make_model,
+  model_settings,
+  stored_settings,
+)
 from adaconv_jax.models.stylizer import Stylizer
 from adaconv_jax.models.transfer_model import Params, TransferModel
+from adaconv_jax.tensor_files import (
+  TensorFileError,
+  read_tensor_metadata,
+  read_tensors,
+  tensor_bytes,
+  tensor_fault,
+  tensors_sha256,
+)
+from adaconv_jax.vgg.file import FORMAT as VGG_FORMAT
 from adaconv_jax.vgg.file import Tensors, to_tensors
 from adaconv_jax.vgg.network import ENCODER_LAYER, VGG, VGGParams, conv_shapes
 
 FORMAT = "adaconv_jax.bundle"
 VERSION = 1
 
+_EXPECTED = (
+  "A model is the name of a shipped one, the workdir of a training, or a file from `adaconv "
+  "export` or `save_bundle`"
+)
+
 
 def save_bundle(
   stylizer: Stylizer,
   path: str | Path,
   *,
-  dtype: str = "float32",
+  dtype: DTypeLike = "float32",
   info: Json | None = None,
 ) -> None:
   """Writes a trained model as one file, without the VGG weights.
 
-  What stands at `path` is replaced at once or not at all.
+  An existing file at `path` is replaced at once or not at all. The same model and information make
+  the same bytes.
 
   Args:
     stylizer: the model, as from `load_model`.
-    path: where to; its folder is made.
-    dtype: "float32", or "float16" for half the size; `load_model` returns float32 either way.
-    info: what else to say about the model, for people; put into the metadata as JSON.
+    path: where to write; its folder is created. The suffix is free; .safetensors says what it is.
+    dtype: "float32" (`adaconv export` writes float16), or "float16" for half the size; NumPy's and
+      JAX's types, too. `load_model` returns float32 either way.
+    info: further information about the model, for people; stored in the metadata as JSON.
 
   Raises:
-    ValueError: unknown `dtype`; parameters that are not those of the model, not finite, or too
-      large for float16.
+    ValueError: `stylizer` is no `Stylizer`, `path` is none, `info` is not for JSON, or unknown
+      `dtype`; the parameters do not match the model, are not finite, or are too large for float16.
   """
+  if not isinstance(stylizer, Stylizer):
+    named = isinstance(stylizer, str | os.PathLike)
+    load = f"load_model({str(stylizer)!r})" if named else "load_model"
+    raise ValueError(
+      f"stylizer: expected a Stylizer, as {load} returns it, got "
+      f"{repr(stylizer) if named or stylizer is None else type(stylizer).__name__}"
+    )
+  check_path("path", path, "a file to write, such as model.safetensors")
+  try:
+    described = json.dumps(dict(info or {}), sort_keys=True)
+  except (RecursionError, TypeError, ValueError) as error:
+    raise ValueError(f"info: expected names and values that JSON has ({error})") from error
+  with contextlib.suppress(TypeError):
+    dtype = np.dtype("" if dtype is None else dtype).name
   if dtype not in ("float32", "float16"):
     raise ValueError(f"dtype: expected 'float32' or 'float16', got {dtype!r}")
   tensors = {}
   for name, leaf in flatten_dict(stylizer.params, sep="/").items():
-    with np.errstate(over="ignore"):  # told below
+    with np.errstate(over="ignore"):  # checked below
       tensors[name] = np.ascontiguousarray(np.asarray(leaf).astype(dtype))
     if not np.isfinite(tensors[name]).all():
       raise ValueError(f"stylizer: {name} has values that are not finite as {dtype}")
@@ -64,19 +101,25 @@ def save_bundle(
   metadata = {
     "format": FORMAT,
     "version": str(VERSION),
-    "model": json.dumps(model_settings(stylizer.model)),
+    "model": json.dumps(stored_settings(stylizer.model), sort_keys=True),
     "vgg": json.dumps(
       {
         "arch": vgg.arch,
         "padding": vgg.padding,
         "sha256": vgg_sha256(vgg.arch, stylizer.vgg_params),
-      }
+      },
+      sort_keys=True,
     ),
-    "info": json.dumps(dict(info or {})),
+    "info": described,
   }
   metadata["sha256"] = _sha256(tensors, metadata)
   with replacing(path) as temporary:
-    temporary.write_bytes(save(tensors, metadata=metadata))
+    temporary.write_bytes(tensor_bytes(tensors, metadata))
+
+
+def vgg_beside(path: Path) -> Path:
+  """Returns where a bundle's own VGG weights are, if it has any: `model.vgg.safetensors`."""
+  return path.parent / f"{path.name.removesuffix('.safetensors')}.vgg.safetensors"
 
 
 class Bundle(NamedTuple):
@@ -86,7 +129,7 @@ class Bundle(NamedTuple):
     params: the trained parameters, float32.
     model: the trained part.
     vgg: the encoder.
-    vgg_sha256: `vgg_sha256` of the weights of its training.
+    vgg_sha256: `vgg_sha256` of the weights it was trained with.
     info: how it was trained, for people.
   """
 
@@ -98,43 +141,69 @@ class Bundle(NamedTuple):
 
 
 def read_bundle(path: Path) -> Bundle:
-  """Reads what `save_bundle` has written.
+  """Reads a file from `save_bundle`.
 
   Raises:
-    ValueError: the file is damaged, changed, foreign or from a newer version, or its model is
-      unknown to this one.
+    ValueError: the file is damaged, changed, not a bundle or from a newer version, this version
+      does not know its model, or a parameter is not finite.
   """
   tensors, metadata = _read(path)
   try:
-    described, vgg = json.loads(metadata["model"]), json.loads(metadata["vgg"])
+    described, vgg, info = (_parse_object(metadata, name) for name in ("model", "vgg", "info"))
     model = make_model(described["transform"], described["settings"])
-    encoder, expected = VGG(vgg["arch"], vgg["padding"]), vgg["sha256"]
+    encoder, expected = make_encoder(vgg["arch"], vgg["padding"]), vgg["sha256"]
+    if not isinstance(expected, str):
+      raise ValueError(f"vgg: expected a sha256, got {expected!r}")
   except (KeyError, TypeError, ValueError) as error:
-    raise ValueError(f"{path}: describes a model unknown to this version: {error}") from error
+    raise ValueError(
+      f"{path}: describes a model that this version does not know: {error}"
+    ) from error
   _check_tensors(str(path), tensors, model)
-  arrays = {name: jnp.asarray(tensor, jnp.float32) for name, tensor in tensors.items()}
+  for name, tensor in tensors.items():
+    if not np.isfinite(tensor).all():
+      raise ValueError(f"{path}: not a usable model: {name} has values that are not finite")
+  arrays = jax.device_put({name: tensor.astype(np.float32) for name, tensor in tensors.items()})
   params = unflatten_dict(arrays, sep="/")
-  return Bundle(params, model, encoder, expected, json.loads(metadata.get("info", "{}")))
+  return Bundle(params, model, encoder, expected, info)
+
+
+def _parse_object(metadata: Mapping[str, str], name: str) -> Json:
+  value = parse_json(metadata.get(name, "{}"), what=name)
+  if not isinstance(value, dict):
+    raise ValueError(f"{name}: expected a JSON object, got {type(value).__name__}")
+  return value
 
 
 def _read(path: Path) -> tuple[Tensors, dict[str, str]]:
-  """Reads a bundle and checks that it is one, whole and unchanged."""
-  metadata = read_metadata(path)
+  """Reads a bundle and checks that it is one, complete and unchanged."""
+  try:
+    metadata = read_metadata(path)
+  except ValueError as error:
+    if kind := foreign_kind(path):
+      raise ValueError(f"{path}: not a safetensors file but {kind}. {_EXPECTED}") from error
+    raise
   if metadata.get("format") != FORMAT:
+    got = metadata.get("format", "another kind of file")
+    if got == VGG_FORMAT:
+      got += (
+        f": VGG weights, which --vgg-weights (load_model(..., vgg_weights={path.name!r})) takes"
+      )
     raise ValueError(
-      f"{path}: not a trained model of adaconv_jax, but "
-      f"{metadata.get('format', 'a file of another kind')}; `save_bundle` writes one"
+      f"{path}: expected a trained model of adaconv_jax, as `save_bundle` writes it, got {got}. "
+      f"{_EXPECTED}"
     )
   version = metadata.get("version", "")
-  if version.isdecimal() and int(version) > VERSION:
+  if version.isdecimal() and (len(version) > 9 or int(version) > VERSION):
     raise ValueError(
-      f"{path}: made by a newer version of adaconv_jax (bundle version {version}, this one reads "
-      f"{VERSION}); update the package"
+      f"{path}: made by a newer version of adaconv_jax (bundle version {version[:9]}, this one "
+      f"reads {VERSION}); update the package"
     )
-  with safe_open(path, "numpy") as file:
-    tensors = {name: file.get_tensor(name) for name in file.keys()}
+  try:
+    tensors, _ = read_tensors(path)
+  except TensorFileError as error:
+    raise ValueError(f"{path}: not a trained model that this version can load: {error}") from error
   if _sha256(tensors, metadata) != metadata.get("sha256"):
-    raise ValueError(f"{path}: damaged or changed, it does not match its sha256; get it again")
+    raise ValueError(f"{path}: damaged or changed: it does not match its sha256; get it again")
   return tensors, metadata
 
 
@@ -142,13 +211,12 @@ def read_metadata(path: Path) -> dict[str, str]:
   """Reads a safetensors file's metadata.
 
   Raises:
-    ValueError: it is no such file, or not a whole one.
+    ValueError: it is not a safetensors file, not a complete one, or not a regular file.
   """
   try:
-    with safe_open(path, "numpy") as file:
-      return dict(file.metadata() or {})
-  except SafetensorError as error:
-    raise ValueError(f"{path}: not a safetensors file, or not a whole one: {error}") from error
+    return read_tensor_metadata(path)
+  except TensorFileError as error:
+    raise ValueError(f"{path}: not a safetensors file, or not a complete one: {error}") from error
 
 
 def _sha256(tensors: Tensors, metadata: Mapping[str, str]) -> str:
@@ -165,11 +233,13 @@ def _check_tensors(where: str, tensors: Tensors, model: TransferModel) -> None:
 
 
 def template(model: TransferModel) -> Params:
-  """The shapes and types of the parameters of `model`."""
-  return jax.eval_shape(lambda key: init_params(model, key), jax.random.key(0))
+  """Returns the shapes and types of the parameters of `model`."""
+  # Numbers such as the key's are transferred to the device, which the user may have disallowed.
+  with jax.transfer_guard("allow"):
+    return jax.eval_shape(lambda key: init_params(model, key), jax.random.key(0))
 
 
 def vgg_sha256(arch: str, params: VGGParams) -> str:
-  """Hashes the VGG weights in use: alike for a float16 and a longer file of the same weights."""
+  """Hashes the VGG weights in use, so the length and type of their file do not matter."""
   used = {name: params[name] for name in ("zero", *conv_shapes(arch, ENCODER_LAYER))}
-  return tensors_sha256(to_tensors(used))
+  return tensors_sha256(to_tensors(jax.device_get(used)))

@@ -1,5 +1,5 @@
-"""What can be wrong with a checkpoint. Apart from `orbax.py`, which takes a second to import."""
+"""The error of checkpoints. In its own file, because `orbax.py` takes a second to import."""
 
 
 class CheckpointError(RuntimeError):
-  """Checkpoints are there, but none of them can be used."""
+  """There are checkpoints, but none of them can be used."""

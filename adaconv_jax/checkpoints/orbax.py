@@ -1,39 +1,50 @@
-"""Checkpoints with Orbax: the only file that knows it.
+"""Checkpoints with Orbax; only this file uses it.
 
-A checkpoint of step s holds `params`, `optimizer` (with the step), `averaged` where a moving
-average of the parameters is kept and, as metadata, a digest of every array. Orbax does not notice
-flipped bits, so restoring verifies the digests and falls back to the newest older step that is
-whole. The position in the data follows from the step.
+A checkpoint contains `params`, `optimizer` (with the step), `averaged` if a moving average of the
+parameters is kept and, as metadata, a digest of every array. Orbax does not detect flipped bits, so
+restoring verifies the digests and falls back to the newest older step that is whole. A checkpoint
+with values that are not finite is not whole either. The position in the data follows from the step.
 """
 
 import dataclasses
 import hashlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
+from orbax.checkpoint.path import step as step_names
 
 from adaconv_jax.checkpoints.errors import CheckpointError
+from adaconv_jax.checkpoints.record import COMMITTED, is_step_name
+from adaconv_jax.files import expand, read_json, set_aside
 from adaconv_jax.models.transfer_model import Params
 
 log = logging.getLogger(__name__)
 
-_AVERAGED = "averaged"
+# Where TensorStore, which Orbax writes with, can write, besides disks.
+STORES = ("gs", "s3")
+_AVERAGED, _HEALTH = "averaged", "health"
+# Characters of a library's message, which may list every array of a model.
+_LONGEST_REASON = 200
 
-Items = dict[str, Any]  # pytrees of arrays, by the names that they have in the folder
+Items = dict[str, Any]  # pytrees of arrays, by their names in the folder
 
 
 class State(Protocol):
-  """What a checkpoint is made of: a dataclass such as `training.state.TrainState`."""
+  """What a checkpoint saves: a dataclass such as `training.state.TrainState`."""
 
   step: jax.Array
   params: Params
   opt_state: Any
   averaged: Params | None
+  health: Any
 
 
 S = TypeVar("S", bound=State)
@@ -42,12 +53,14 @@ S = TypeVar("S", bound=State)
 class Checkpoints:
   """The checkpoints of one run, under `workdir/checkpoints`.
 
+  Methods raise `CheckpointError` if a checkpoint cannot be written.
+
   Args:
     workdir: the run's folder.
-    keep_last: number of newest checkpoints that are kept.
-    keep_every: checkpoints at multiples of this many steps are kept for good; 0 for none.
-    read_only: leave the folder as it is. What an interrupted save left is not removed then, which
-      from outside looks like the save that a training has under way.
+    keep_last: number of newest checkpoints to keep.
+    keep_every: checkpoints at multiples of this many steps are kept permanently; 0 for none.
+    read_only: do not change the folder. In particular, do not remove the remains of an interrupted
+      save, which look the same as a save in progress.
   """
 
   def __init__(
@@ -63,48 +76,87 @@ class Checkpoints:
       policies.append(ocp.training.preservation_policies.EveryNSteps(keep_every))
     # Any, because Orbax's own policies do not match its annotation.
     preserve: Any = ocp.training.preservation_policies.AnyPreservationPolicy(policies)
-    self._directory = (Path(workdir) / "checkpoints").absolute()
-    self._checkpointer = ocp.training.Checkpointer(
-      str(self._directory),
-      preservation_policy=preserve,
-      cleanup_tmp_directories=not read_only,
-    )
+    self._directory = (expand(workdir) / "checkpoints").absolute()
+    self._read_only = read_only
+    # Orbax reads the metadata of all when it opens them, and none could be opened because of these.
+    self._odd = _odd_steps(self._directory)
+    try:
+      self._checkpointer = ocp.training.Checkpointer(
+        str(self._directory),
+        preservation_policy=preserve,
+        step_name_format=_Without(self._odd),  # pyright: ignore[reportArgumentType]
+        cleanup_tmp_directories=not read_only,
+      )
+    except OSError:
+      raise
+    except Exception as error:
+      raise CheckpointError(
+        f"the checkpoints in {self._directory} cannot be opened: {_first_line(error)}"
+      ) from error
 
   def steps(self) -> list[int]:
-    """The steps that have a complete checkpoint, in order."""
+    """Returns the steps that have a complete checkpoint, in order."""
     return sorted(checkpoint.step for checkpoint in self._checkpointer.checkpoints)
 
   def save(self, state: State) -> None:
-    """Starts to save an unreplicated state of NumPy arrays; `close` or the next save waits."""
+    """Starts saving an unreplicated state of NumPy arrays; `wait` or `close` waits for it.
+
+    Another save waits for it, too.
+
+    Raises:
+      ValueError: the state has values that are not finite.
+    """
     step = int(state.step)
     if step in self.steps():
       return
     items = _items(state)
+    if name := _not_finite(items):
+      raise ValueError(f"step {step} is not saved: {name} has values that are not finite")
     metadata: Any = {"sha256": _digests(items)}
-    # Without force, Orbax leaves a step out, silently, while it still writes the one before.
-    self._checkpointer.save_checkpointables_async(step, items, custom_metadata=metadata, force=True)
+    with self._writing():
+      # Without force, Orbax silently skips a step while it is still writing the previous one.
+      self._checkpointer.save_checkpointables_async(
+        step, items, custom_metadata=metadata, force=True
+      )
+
+  def wait(self) -> None:
+    """Waits for a save in progress."""
+    with self._writing():
+      self._checkpointer.wait()
 
   def restore(self, template: S) -> S | None:
-    """Restores the newest checkpoint that is whole, or None when there is none at all.
+    """Restores the newest checkpoint that is whole, or returns None if there is none at all.
 
-    Whether it has a moving average is of no importance: one that is not expected is left out, and
-    one that is missing starts from the parameters.
+    It may have a moving average or not: one that is not expected is ignored, and a missing one
+    starts from the parameters. A missing `health` starts anew.
+
+    Newer checkpoints, which are unusable, are set aside as `STEP.damaged`, so that these steps can
+    be saved again.
 
     Args:
-      template: a state of the expected structure, or its shapes and types.
+      template: a state with the expected structure, or its shapes and types.
 
     Raises:
       CheckpointError: there are checkpoints, but all are damaged or of another model.
     """
     replace: Any = dataclasses.replace  # a Protocol cannot ask for a dataclass
     plain = replace(template, averaged=None)
-    restored = self._restore(lambda averaged: _items(template if averaged else plain))
+
+    def wanted(saved: set[str]) -> Items:
+      items = _items(template if _AVERAGED in saved else plain)
+      return {name: item for name, item in items.items() if name != _HEALTH or name in saved}
+
+    restored = self._restore(wanted)
     if restored is None:
       return None
     items, step = restored
+    if not self._read_only:
+      self._set_aside([newer for newer in [*self.steps(), *self._odd] if newer > step])
     optimizer, averaged = items["optimizer"], items.get(_AVERAGED)
     if template.averaged is not None and averaged is None:
-      log.warning("the average of the parameters starts at step %d, which has none", step)
+      log.warning(
+        "the average of the parameters starts at step %d, whose checkpoint has none", step
+      )
       averaged = jax.tree.map(np.copy, items["params"])
     return replace(
       template,
@@ -112,70 +164,112 @@ class Checkpoints:
       params=items["params"],
       opt_state=optimizer["opt_state"],
       averaged=averaged,
+      health=_health(template.health, items),
     )
 
   def restore_params(self, template: Params, step: int | None = None) -> tuple[Params, int] | None:
-    """Restores the parameters that are used: the averaged ones where the checkpoint has them.
+    """Restores the resulting parameters: the averaged ones if the checkpoint has them.
 
-    Of the newest whole checkpoint; None when there is none.
+    They are those of the newest whole checkpoint; None if there is none.
 
     Args:
       template: parameters, or their shapes and types.
-      step: take the checkpoint of this step and no other.
+      step: use only the checkpoint of this step.
 
     Returns:
-      The parameters, and the step that they are of.
+      The parameters, and their step.
 
     Raises:
       CheckpointError: there are checkpoints, but none, or not that of `step`, can be used.
     """
-    if step is not None and step not in self.steps():
+    if step is not None and step not in [*self.steps(), *self._odd]:
       raise CheckpointError(
         f"no whole checkpoint of step {step} in {self._directory}; it has {self.steps()}"
       )
-    restored = self._restore(lambda averaged: {_AVERAGED if averaged else "params": template}, step)
+    restored = self._restore(
+      lambda saved: {_AVERAGED if _AVERAGED in saved else "params": template}, step
+    )
     if restored is None:
       return None
     items, step = restored
     return next(iter(items.values())), step
 
   def _restore(
-    self, wanted: Callable[[bool], Items], step: int | None = None
+    self, wanted: Callable[[set[str]], Items], step: int | None = None
   ) -> tuple[Items, int] | None:
     """Returns items of the newest whole checkpoint, and its step.
 
     Args:
-      wanted: tells which items, by templates, given whether the checkpoint has a moving average.
-      step: take the checkpoint of this step and no other.
+      wanted: returns templates of the items, given the names of those that the checkpoint has.
+      step: use only the checkpoint of this step.
     """
     reasons = []
-    for checkpoint in sorted(self._checkpointer.checkpoints, key=lambda c: c.step, reverse=True):
-      if step not in (None, checkpoint.step):
+    for each in sorted({*self.steps(), *self._odd}, reverse=True):
+      if step not in (None, each):
         continue
       try:
-        # `checkpoint.custom_metadata` is always None; only this call reads it.
-        metadata: Any = self._checkpointer.checkpointables_metadata(checkpoint.step)
+        if each in self._odd:
+          raise ValueError(self._odd[each])
+        # The `custom_metadata` of `checkpoints` are always None; only this call reads them.
+        metadata: Any = self._checkpointer.checkpointables_metadata(each)
         digests = (metadata.custom_metadata or {}).get("sha256", {})
-        template = wanted(any(name.startswith(f"['{_AVERAGED}']") for name in digests))
+        _check_step(each, digests)
+        template = wanted({name.split("'")[1] for name in digests})
+        _check_parts(template, digests)
         abstract = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), template)
-        items = self._checkpointer.load_checkpointables(checkpoint.step, abstract)
-        items = jax.tree.map(np.asarray, {name: items[name] for name in abstract})
+        # One item per call: what Orbax has begun to read of others it leaves behind at an error.
+        items = {
+          name: self._checkpointer.load_checkpointables(each, {name: item})[name]
+          for name, item in abstract.items()
+        }
+        items = jax.tree.map(np.asarray, items)
         _verify(items, template, digests)
-      except Exception as error:  # whatever a damaged file makes the readers raise
-        reasons.append(f"step {checkpoint.step}: {_first_line(error)}")
+      except MemoryError:
+        raise  # does not mean that the checkpoint is damaged
+      except Exception as error:  # a damaged file can make the readers raise anything
+        reasons.append(f"step {each}: {_first_line(error)}")
         log.warning("checkpoint of %s in %s is unusable", reasons[-1], self._directory)
         continue
-      return items, checkpoint.step
+      return items, each
     if reasons:
       raise CheckpointError(
-        f"no usable checkpoint in {self._directory}: {'; '.join(reasons)}. If the model's settings "
-        "changed, use another workdir; to start afresh, delete the folder."
+        f"no usable checkpoint in {self._directory}: {'; '.join(reasons)}. If config.model or "
+        "config.optimizer changed, use another workdir; to start over, delete the folder."
       )
     return None
 
+  def _set_aside(self, steps: list[int]) -> None:
+    """Renames unusable checkpoints to `STEP.damaged`."""
+    if not steps:
+      return
+    if jax.process_index() == 0:
+      for step in steps:
+        folder = self._directory / str(step)
+        aside, number = folder.with_name(f"{step}.damaged"), 1
+        while aside.exists():
+          number += 1
+          aside = folder.with_name(f"{step}.damaged{number}")
+        set_aside(folder, aside, COMMITTED)
+        log.warning("the unusable checkpoint of step %d is now %s", step, aside)
+    for step in steps:
+      self._odd.pop(step, None)
+    if jax.process_count() > 1:
+      multihost_utils.sync_global_devices("unusable checkpoints are set aside")
+    self._checkpointer.reload()
+
+  @contextmanager
+  def _writing(self) -> Iterator[None]:
+    try:
+      yield
+    except Exception as error:  # a full disk is an OSError, ValueError or RuntimeError
+      raise CheckpointError(
+        f"cannot write a checkpoint to {self._directory}: {_first_line(error)}"
+      ) from error
+
   def close(self) -> None:
-    """Waits for the save under way and releases the checkpointer."""
-    self._checkpointer.close()
+    """Waits for a save in progress and releases the checkpointer."""
+    with self._writing():
+      self._checkpointer.close()
 
   def __enter__(self) -> "Checkpoints":
     return self
@@ -189,7 +283,20 @@ def _items(state: State) -> Items:
     "params": state.params,
     "optimizer": {"step": state.step, "opt_state": state.opt_state},
   }
-  return items if state.averaged is None else items | {_AVERAGED: state.averaged}
+  if state.averaged is not None:
+    items[_AVERAGED] = state.averaged
+  if state.health is not None:
+    names = [field.name for field in dataclasses.fields(state.health)]
+    items[_HEALTH] = {name: getattr(state.health, name) for name in names}
+  return items
+
+
+def _health(template: Any, items: Items) -> Any:
+  """Returns the saved health, or zeros if none was saved."""
+  if template is None:
+    return None
+  new = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), template)
+  return dataclasses.replace(new, **items.get(_HEALTH, {}))
 
 
 def _digests(items: Items) -> dict[str, str]:
@@ -198,6 +305,101 @@ def _digests(items: Items) -> dict[str, str]:
     jax.tree_util.keystr(path): hashlib.sha256(np.asarray(leaf).tobytes()).hexdigest()
     for path, leaf in leaves
   }
+
+
+def _check_step(step: int, digests: dict[str, str]) -> None:
+  """Checks that the state in a folder named after `step` is that of this step."""
+  saved = digests.get("['optimizer']['step']")
+  of_step = [hashlib.sha256(kind(step).tobytes()).hexdigest() for kind in (np.int32, np.int64)]
+  if saved is not None and saved not in of_step:
+    raise ValueError("it is the checkpoint of another step")
+
+
+# Of a checkpoint's own metadata, what Orbax takes of each; everything may be missing.
+_METADATA = "_CHECKPOINT_METADATA"
+_METADATA_TYPES = {
+  "item_handlers": dict | str,
+  "metrics": dict,
+  "performance_metrics": dict,
+  "init_timestamp_nsecs": int,
+  "commit_timestamp_nsecs": int,
+  "custom_metadata": dict,
+}
+
+
+def _odd_steps(directory: Path) -> dict[int, str]:
+  """Returns the steps whose checkpoint has metadata that Orbax cannot take, each with the fault."""
+  paths = directory.iterdir() if directory.is_dir() else ()
+  steps = [path for path in paths if is_step_name(path.name) and path.is_dir()]
+  faults = {path: _metadata_fault(path / _METADATA) for path in steps}
+  return {int(path.name): fault for path, fault in faults.items() if fault}
+
+
+def _metadata_fault(path: Path) -> str | None:
+  """Says what is wrong with the metadata of a checkpoint; None if nothing is, or there are none."""
+  try:
+    metadata = read_json(path)
+  except FileNotFoundError:
+    return None  # which makes the checkpoint unusable, but not the others
+  except (OSError, ValueError) as error:
+    reason = error.strerror or error if isinstance(error, OSError) else error
+    return f"{_METADATA}: {str(reason).removeprefix(f'{path}: ')}"
+  if not isinstance(metadata, dict):
+    return f"{_METADATA}: expected a JSON object, got {type(metadata).__name__}"
+  for name, kind in _METADATA_TYPES.items():
+    value = metadata.get(name)
+    if value is not None and (isinstance(value, bool) or not isinstance(value, kind)):
+      return f"{_METADATA}: {name} has the wrong type, {type(value).__name__}"
+  return None
+
+
+class _Without:
+  """How Orbax finds checkpoints: as usual, but not those of some steps.
+
+  Args:
+    steps: the steps, which may change.
+  """
+
+  def __init__(self, steps: Container[int]):
+    self._steps, self._usual = steps, step_names.standard_name_format()
+
+  def build_name(self, step: int) -> str:
+    """Returns the name of the folder of a step."""
+    return self._usual.build_name(step)
+
+  def find_all(self, base_path: Any) -> Iterator[Any]:
+    """Yields what Orbax wants to know of each step in `base_path`."""
+    return (found for found in self._usual.find_all(base_path) if found.step not in self._steps)
+
+  def find_step(self, base_path: Any, step: int) -> Any:
+    """Returns what Orbax wants to know of one step in `base_path`."""
+    return self._usual.find_step(base_path, step)
+
+
+def _check_parts(template: Items, digests: dict[str, str]) -> None:
+  """Checks that a checkpoint has exactly the arrays of `template`, in the items of `template`.
+
+  Orbax's own error would print both trees in full.
+  """
+  expected = set(_paths(template))
+  found = {name for name in digests if name.split("'")[1] in template}
+  for names, word in ((expected - found, "lacks"), (found - expected, "has")):
+    if names and found:
+      more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+      raise ValueError(f"it {word} {min(names)}{more}, unlike the model and optimizer of this run")
+
+
+def _paths(tree: Any) -> list[str]:
+  return [jax.tree_util.keystr(path) for path, _ in jax.tree.flatten_with_path(tree)[0]]
+
+
+def _not_finite(items: Items) -> str | None:
+  """Returns the path of the first array with values that are not finite, if any."""
+  for path, leaf in jax.tree.flatten_with_path(items)[0]:
+    leaf = np.asarray(leaf)
+    if jnp.issubdtype(leaf.dtype, jnp.floating) and not np.isfinite(leaf).all():
+      return jax.tree_util.keystr(path)
+  return None
 
 
 def _verify(items: Items, template: Items, digests: dict[str, str]) -> None:
@@ -212,8 +414,11 @@ def _verify(items: Items, template: Items, digests: dict[str, str]) -> None:
       )
   for name, digest in _digests(items).items():
     if digests.get(name) != digest:
-      raise ValueError(f"{name}: its bytes are not those that were saved")
+      raise ValueError(f"{name}: its bytes differ from those that were saved")
+  if name := _not_finite(items):
+    raise ValueError(f"{name} has values that are not finite")
 
 
 def _first_line(error: Exception) -> str:
-  return f"{type(error).__name__}: {error}".splitlines()[0]
+  line = f"{type(error).__name__}: {error}".splitlines()[0]
+  return line if len(line) <= _LONGEST_REASON else f"{line[:_LONGEST_REASON]} ..."

@@ -1,1 +1,1 @@
-"""The command lines."""
+"""The command `adaconv`: `main` finds the subcommand, each of which is a module."""

@@ -1,33 +1,42 @@
-"""Tells good models from bad ones: renders pairs, scores them and lays them out on sheets.
-
-    python -m adaconv_jax.cli.evaluate --model runs/first --content photos --style art --out eval
-
-`--help` tells the rest.
-"""
+"""`adaconv evaluate`: renders pairs with trained models, scores them and shows them on sheets."""
 
 import argparse
 import dataclasses
+import functools
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from adaconv_jax import images
+from adaconv_jax.bars import Bar
+from adaconv_jax.checkpoints import hub
 from adaconv_jax.checkpoints.errors import CheckpointError
-from adaconv_jax.checkpoints.load import find_model, load_model, shipped_models
-from adaconv_jax.cli.command_line import (
+from adaconv_jax.checkpoints.load import find_model, load_model
+from adaconv_jax.cli.attempt import (
   EXIT_DONE,
   EXIT_INTERRUPTED,
   EXIT_SOME_FAILED,
   EXIT_USAGE,
   attempt,
-  in_range,
-  run,
+  described,
+  report,
 )
-from adaconv_jax.cli.pairs import Picture, find_pictures
-from adaconv_jax.evaluation.artefacts import MIN_SIZE
+from adaconv_jax.cli.options import (
+  Parser,
+  add_alpha,
+  add_detail,
+  add_model,
+  add_overwrite,
+  add_pictures,
+  add_vgg_weights,
+  in_range,
+  path_text,
+)
+from adaconv_jax.cli.pairs import NAME_BYTES, Picture, find_inputs, shorten
+from adaconv_jax.evaluation.artifacts import MIN_SIZE
 from adaconv_jax.evaluation.evaluator import (
   Evaluator,
   LossNetwork,
@@ -35,6 +44,8 @@ from adaconv_jax.evaluation.evaluator import (
   draw_pairs,
   load_loss_network,
 )
+from adaconv_jax.evaluation.faces import in_square, read_faces
+from adaconv_jax.evaluation.peers import PEERS, Peer, load_peer
 from adaconv_jax.evaluation.report import (
   MEANINGS,
   Results,
@@ -45,50 +56,62 @@ from adaconv_jax.evaluation.report import (
   write_json,
 )
 from adaconv_jax.evaluation.sheets import beside, blocks, contents_per_sheet, grids, strips
-from adaconv_jax.evaluation.similarity import Spread, spread
-from adaconv_jax.files import replacing
+from adaconv_jax.evaluation.similarity import Box, Spread, spread
+from adaconv_jax.files import Json, expand, printable, replacing, sha256
 from adaconv_jax.models.stylizer import Stylizer
 
 
 class Square(NamedTuple):
-  """A picture, scaled and cut to `[size, size, 3]`, uint8."""
+  """A picture, scaled and cut to `[size, size, 3]`, uint8, and the boxes of faces in it."""
 
   picture: Picture
   pixels: np.ndarray
+  faces: tuple[Box, ...] = ()
 
 
-def main(argv: list[str] | None = None) -> int:
-  """Runs the command line.
+def main(argv: Sequence[str] | None = None, *, prog: str = "adaconv evaluate") -> int:
+  """Runs the command.
+
+  Args:
+    argv: its arguments; those of the process if None.
+    prog: what help and errors call it.
 
   Returns:
     0 when everything is done, 1 when some pictures failed, 2 when the arguments or a model are
     wrong and nothing was done, 130 after Ctrl-C.
   """
-  args = _parser().parse_args(argv)
-  out = Path(args.out)
+  args = _parser(prog).parse_args(argv)
+  out = expand(args.output)
   try:
-    found = [find_pictures("--content", args.content), find_pictures("--style", args.style)]
-    draw_pairs(len(found[0]), len(found[1]), args.pairs)  # tells whether there can be so many
-    models = _load_models(args.model, args.vgg_weights)
+    found = find_inputs(args.content, args.style, args.output, sheets=True)
+    draw_pairs(len(found[0]), len(found[1]), args.pairs)  # fails if there are not so many
+    faces = None if args.faces is None else read_faces(args.faces)
+    ours, files = _load_models(args.model, args.vgg_weights)
+    models = ours | {name: load_peer(name) for name in dict.fromkeys(args.peer)}
     network, loss_vgg = load_loss_network()
     prepare_folder(out, overwrite=args.overwrite)
   except (ValueError, OSError, CheckpointError) as error:
-    print(f"error: {error}", file=sys.stderr)
+    report(f"error: {described(error)}")
     return EXIT_USAGE
   try:
-    contents, styles = (_read_all(pictures, args.size) for pictures in found)
+    contents, styles = (_read_all(pictures, args.size, faces or {}) for pictures in found)
     skipped = sum(map(len, found)) - len(contents) - len(styles)
     results = Results()
     if contents and styles:
       every = len(contents) * len(styles)
       pairs = draw_pairs(len(contents), len(styles), args.pairs and min(args.pairs, every))
-      results = _run(models, network, contents, styles, pairs, out)
+      look = {"alpha": args.alpha, "detail": args.detail}
+      results = _run(
+        models, network, contents, styles, pairs, out, look, score_faces=faces is not None
+      )
   except KeyboardInterrupt:
     print("interrupted; the sheets written so far are whole", file=sys.stderr)
     return EXIT_INTERRUPTED
   if results.rows:
     settings = {
       "size": args.size,
+      "alpha": args.alpha,
+      "detail": args.detail,
       "cut": "scaled to the shorter side, then the square in the middle",
       "pairs": len(results.rows) // len(models),
       "drawn": args.pairs is not None,
@@ -97,51 +120,66 @@ def main(argv: list[str] | None = None) -> int:
       "skipped": skipped + results.failed,
       "loss_vgg": loss_vgg,
     }
-    summary = summarize(models, results, settings)
+    summary = summarize(models, results, settings, files)
     write_csv(out / "pairs.csv", results.rows)
     write_json(out / "summary.json", summary)
     print(table({name: model["means"] for name, model in summary["models"].items()}, MEANINGS))
-    print(f"{summary['settings']['pairs']} pairs of {args.size} x {args.size} pixels, in {out}")
+    count = summary["settings"]["pairs"]
+    print(f"{count} pairs of {args.size} x {args.size} pixels, in {printable(out)}")
   if skipped or results.failed:
     print(f"error: {skipped + results.failed} pictures could not be used", file=sys.stderr)
     return EXIT_SOME_FAILED
   return EXIT_DONE
 
 
-def _parser() -> argparse.ArgumentParser:
-  parser = argparse.ArgumentParser(
-    prog="python -m adaconv_jax.cli.evaluate",
+def _parser(prog: str = "adaconv evaluate") -> argparse.ArgumentParser:
+  parser = Parser(
+    prog=prog,
     formatter_class=argparse.RawDescriptionHelpFormatter,
-    description="Tells good models from bad ones: renders contents in styles and scores the pairs.",
+    description="Compares trained models: renders contents in styles and scores the pairs.",
     epilog=f"""\
 Every picture is scaled to --size on its shorter side, smaller ones are enlarged, and the square in
 the middle is cut, so that all outputs have one size and their scores can be compared. Losses are
-computed with VGG-16 as it comes with the package, whatever the models' own encoders are.
+computed with VGG-16 as it comes with the package, whatever the models' own encoders are. The models
+are rendered as in the papers, with --detail 0, unlike by `adaconv stylize`, which takes 0.5.
 
-The folder --out gets pairs.csv (a row per model and pair), summary.json (means, settings, models)
-and sheets: contents across, styles down; of drawn pairs content, style and output side by side.
-With several models their outputs stand side by side, in the order of --model.
+The folder --output gets pairs.csv (a row per model and pair), summary.json (means, settings,
+models) and sheets: contents across, styles down. With --pairs N, the sheets show content, style
+and output side by side. The outputs of several models are side by side, in the order of --model,
+and those of peers follow.
+
+--faces FILE is a CSV file with a row per face and the columns name, left, top, right and bottom:
+the name of a content's file, and a box in shares (0 to 1) of the upright picture's width and
+height. Without it, there is no score "face"; without the extra `eval`, none of LPIPS.
 
 scores:
 {_meanings()}
 
 A file that cannot be read is reported and left out, with all its pairs. Exit code: 0 all done;
-1 some pictures failed; 2 nothing done, because of the arguments or a model.
+1 some pictures failed; 2 nothing done, because of the arguments or a model; 130 interrupted.
 """,
   )
   add = parser.add_argument
+  add_model(parser, several=True)
   add(
-    "--model",
+    "--peer",
+    action="extend",
     nargs="+",
-    required=True,
-    metavar="NAME|PATH",
-    help="one model, or several to compare: shipped ones (in this version: "
-    f"{', '.join(shipped_models()) or 'none'}), workdirs of train.py, checkpoints in them, or "
-    "files from save_bundle",
+    default=[],
+    choices=PEERS,
+    metavar="NAME",
+    help=f"score another project's model as well: {', '.join(PEERS)} (Magenta's; needs the extra "
+    "`peers`)",
   )
-  add("--content", nargs="+", required=True, metavar="PATH", help="image files or folders")
-  add("--style", nargs="+", required=True, metavar="PATH", help="image files or folders")
-  add("--out", required=True, metavar="DIR", help="folder for the results, which is made")
+  add_pictures(parser)
+  add("--faces", type=path_text, metavar="FILE", help="boxes of the faces in the contents")
+  add(
+    "--output",
+    type=path_text,
+    required=True,
+    metavar="DIR",
+    help="a folder; missing folders are made",
+  )
   add(
     "--pairs",
     type=_pairs,
@@ -156,13 +194,10 @@ A file that cannot be read is reported and left out, with all its pairs. Exit co
     metavar="PX",
     help=f"side of the squares, at least {MIN_SIZE}; default: %(default)s",
   )
-  add("--overwrite", action="store_true", help="replace the evaluation that is in --out")
-  add(
-    "--vgg-weights",
-    metavar="FILE",
-    help="the VGG weights that the models were trained with, where they are not found by "
-    "themselves",
-  )
+  add_alpha(parser)
+  add_detail(parser, 0.0)
+  add_overwrite(parser)
+  add_vgg_weights(parser)
   return parser
 
 
@@ -181,45 +216,69 @@ def _pairs(text: str) -> int | None:
     raise argparse.ArgumentTypeError(message) from None
 
 
-def _load_models(paths: list[str], vgg_weights: str | None) -> dict[str, Stylizer]:
-  """Loads the models by the names that sheets and tables have for them."""
+def _load_models(
+  paths: list[str], vgg_weights: str | None
+) -> tuple[dict[str, Stylizer], dict[str, str]]:
+  """Loads the models by the names that sheets and tables have for them.
+
+  Returns:
+    The models, and the sha256 of those that are files.
+  """
   models: dict[str, Stylizer] = {}
+  files: dict[str, str] = {}
   for path in paths:
     stylizer = load_model(path, vgg_weights=vgg_weights)
-    where = find_model(path).resolve()
-    name = where.stem if where.is_file() else where.name
+    where = find_model(path)
+    on_hub = hub.parse(path)
+    if on_hub is not None:  # where all files have one name
+      name = on_hub.repo.replace("/", "-")
+    else:
+      where = where.resolve()
+      name = where.stem if where.is_file() else where.name
     if where.parent.name == "checkpoints":  # one step of a workdir
       name = f"{where.parent.parent.name}-{name}"
+    # Part of the sheets' names, where some file systems have no backslash.
+    name = printable(name).replace("\\", "_")
     if name in models:
       raise ValueError(f"--model: two models would be named {name!r}; rename one")
     models[name] = stylizer
-  return models
+    if where.is_file():
+      files[name] = sha256(where)
+  return models, files
 
 
-def _read_all(pictures: list[Picture], size: int) -> list[Square]:
+def _read_all(pictures: list[Picture], size: int, faces: dict[str, list[Box]]) -> list[Square]:
   """Reads what can be read of `pictures`, and reports the rest."""
 
-  def read(path: Path) -> np.ndarray:
-    return np.asarray(images.decode_square(path.read_bytes(), name=str(path), size=size))
+  def read(picture: Picture) -> Square:
+    name = str(picture.path)
+    image = images.decode(images.read_file(picture.path), name=name, at_least=size)
+    boxes = [in_square(box, image.size, size) for box in faces.get(picture.path.name, ())]
+    pixels = np.asarray(images.center_square(image, size, name=name))
+    return Square(picture, pixels, tuple(box for box in boxes if box is not None))
 
-  found = [(picture, attempt(picture.path, read, picture.path)) for picture in pictures]
-  return [Square(picture, pixels) for picture, pixels in found if pixels is not None]
+  squares = [attempt(picture.path, read, picture) for picture in pictures]
+  return [square for square in squares if square is not None]
 
 
 def _run(
-  models: dict[str, Stylizer],
+  models: dict[str, Stylizer | Peer],
   network: LossNetwork,
   contents: list[Square],
   styles: list[Square],
   pairs: list[tuple[int, int]],
   out: Path,
+  look: Json,
+  *,
+  score_faces: bool,
 ) -> Results:
   """Renders and scores the pairs, and writes the sheets."""
   results = Results(spreads={name: [] for name in models})
   lay_out = grids if len(pairs) == len(contents) * len(styles) else strips
   style_images = [style.pixels / np.float32(255) for style in styles]
-  with tqdm(total=len(pairs) * len(models), unit="image") as bar:
-    evaluator = attempt("styles", Evaluator, models, network, [style.pixels for style in styles])
+  with Bar(total=len(pairs) * len(models), unit="image") as bar:
+    make = functools.partial(Evaluator, **look)
+    evaluator = attempt("styles", make, models, network, [style.pixels for style in styles])
     if evaluator is None:
       return dataclasses.replace(results, failed=len(styles))
     for block in blocks(len(contents), contents_per_sheet(len(models))):
@@ -227,7 +286,8 @@ def _run(
       for content in block:
         chosen = [style for index, style in pairs if index == content]
         name, pixels = str(contents[content].picture.path), contents[content].pixels
-        outputs = attempt(name, evaluator.render, pixels, chosen, name, bar.update)
+        faces = contents[content].faces if score_faces else None
+        outputs = attempt(name, evaluator.render, pixels, chosen, name, bar.update, faces)
         if outputs is None:
           results.failed += 1
         else:
@@ -236,7 +296,8 @@ def _run(
             shown[content, style] = beside([o[position].stylized for o in outputs.values()])
       originals = {index: contents[index].pixels / np.float32(255) for index in block}
       for sheet in lay_out(originals, style_images, shown):
-        name = f"sheet-{len(results.sheets) + 1:02d}--{'--'.join(models)}.png"
+        number = f"sheet-{len(results.sheets) + 1:02d}--"
+        name = number + shorten("--".join(models), NAME_BYTES - len(number) - 4) + ".png"
         with replacing(out / name) as temporary:
           images.save(temporary, sheet)
         results.sheets.append(name)
@@ -249,18 +310,9 @@ def _note(
   """Adds what one content has become in `styles`."""
   for model, made in outputs.items():
     for style, output in zip(styles, made, strict=True):
-      row = {"model": model, "content": content, "style": style}
+      row = {"model": model, "content": printable(content), "style": printable(style)}
       results.rows.append(row | output.scores)
     if len(made) > 1:
       stylized = np.stack([output.stylized for output in made])
       differences = spread(stylized)
       results.spreads[model].append(Spread(float(differences.color), float(differences.texture)))
-
-
-def cli() -> None:
-  """Entry point of the command."""
-  run(main)
-
-
-if __name__ == "__main__":
-  cli()

@@ -1,30 +1,79 @@
-"""The command line of `infer.py` at work: from picture files to picture files."""
+"""`adaconv stylize` at work: from picture files to picture files."""
 
+import dataclasses
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
-from tqdm import tqdm
+from PIL import Image
 
 from adaconv_jax import images
-from adaconv_jax.cli.command_line import attempt
+from adaconv_jax.bars import Bar
+from adaconv_jax.cli.attempt import attempt
 from adaconv_jax.cli.pairs import Pair
-from adaconv_jax.files import replacing
-from adaconv_jax.inference import encode, encode_content, in_bucket, render_encoded
-from adaconv_jax.models.style_code import StyleCode
-from adaconv_jax.models.stylizer import ContentCode, Stylizer
+from adaconv_jax.files import printable, replacing
+from adaconv_jax.inference import (
+  detail_weight,
+  encode,
+  encode_content,
+  in_bucket,
+  in_render,
+  match,
+  mix,
+  out_of_bucket,
+  render_encoded,
+  render_watched,
+  style_weight,
+)
+from adaconv_jax.models.pictures import on_device
+from adaconv_jax.models.style_code import StyleCode, is_map
+from adaconv_jax.models.stylizer import ContentCode, Stylizer, look_stroke
+from adaconv_jax.ops.color import COLORS
+from adaconv_jax.ops.extent import Extent
+from adaconv_jax.ops.stroke import painted_size
 
 T = TypeVar("T")
+
+# Contents with more pixels are encoded again for every style: then what is encoded need not stay
+# in memory. Their strips are shown, for which a program is compiled anew in every process.
+HUGE = 2**24
+
+
+@dataclasses.dataclass(frozen=True)
+class Look:
+  """How outputs are to look: the options of `stylize`, as the command line has them.
+
+  Attributes:
+    alpha: strength of the style.
+    detail: share of the contents' fine structure.
+    color: whose colors the outputs have, one of `COLORS`.
+    stroke: how coarse strokes are.
+    look_size: pixels on the shorter side that give the strokes; None: the contents' own.
+    together: styles that are all in every output; None: one style per output.
+    weights: of these, if they are mixed; None: equal ones.
+    masks: of these, if they are side by side, one each; they are resized to every content.
+    alpha_mask: where alpha applies, or None: everywhere.
+  """
+
+  alpha: float = 1.0
+  detail: float = 0.0
+  color: str = COLORS[0]
+  stroke: float = 1.0
+  look_size: int | None = None
+  together: tuple[Path, ...] | None = None
+  weights: tuple[float, ...] | None = None
+  masks: tuple[Image.Image, ...] | None = None
+  alpha_mask: Image.Image | None = None
 
 
 def render_pairs(
   stylizer: Stylizer,
   pairs: list[Pair],
   *,
-  alpha: jax.Array | None,
+  look: Look,
   size: int | None,
   style_size: int | None,
   quality: int,
@@ -33,8 +82,8 @@ def render_pairs(
 
   Args:
     stylizer: the model.
-    pairs: from `plan_pairs`; those of one content stand together.
-    alpha: strength of the style; None is 1.
+    pairs: from `plan_pairs`; those of one content follow each other.
+    look: how the outputs are to look.
     size: pixels on the contents' shorter side; None leaves them as they are.
     style_size: the same for styles.
     quality: of JPEG and WebP, 1 to 100.
@@ -44,21 +93,48 @@ def render_pairs(
   """
   codes: dict[Path, StyleCode | None] = {}  # None: the style cannot be used, and that was reported
   failed = 0
-  with tqdm(total=len(pairs), unit="image", disable=len(pairs) == 1) as bar:
-    for content, group in itertools.groupby(pairs, lambda pair: pair.content):
-      picture = _attempt(content.path, _read_content, size, stylizer, alpha is not None)
+  with Bar(total=len(pairs), unit="image", disable=len(pairs) == 1) as bar:
+    for path, group in itertools.groupby(pairs, lambda pair: pair.content.path):
+      group = list(group)
+      # With an alpha, if all outputs can have one.
+      cutout = all(p.output.suffix.lower() in images.ALPHA_SUFFIXES for p in group)
+      content = _attempt(path, _read_content, size, stylizer, look, cutout)
+      if look.color == "match":  # a style is another one for each content
+        codes = {style: code for style, code in codes.items() if code is None}
       for pair in group:
-        style = pair.style.path
-        if picture is not None and style not in codes:
-          codes[style] = _attempt(style, _read_style, style_size, stylizer)
-        code = codes.get(style)
-        if picture is not None and code is not None:
-          done = _attempt(pair.output, _make, stylizer, picture, code, alpha, quality)
-        else:
-          done = None
+        done = None
+        if content is not None:
+          styles = look.together or (pair.style.path,)
+          for index, style in enumerate(styles):
+            if style not in codes:
+              arguments = (style_size, stylizer, content, look, index)
+              codes[style] = _attempt(style, _read_style, *arguments)
+          found = [codes[style] for style in styles]
+          if all(code is not None for code in found):
+            done = _attempt(pair.output, _make, stylizer, content, found, look, quality)
         failed += done is None
         bar.update()
   return failed
+
+
+class _Content(NamedTuple):
+  """A content, and the masks in its size and its bucket.
+
+  Attributes:
+    pictures: `[1, h, w, 3]`.
+    extent: the valid region of these; None: all.
+    code: what is computed of them once; None: it is computed for every style.
+    alpha: strength of the style, see `style_weight`.
+    masks: `[K, h, w]`, or None.
+    opacity: the alpha of the file, `[h, w]`, uint8, which the outputs get; None: they are opaque.
+  """
+
+  pictures: jax.Array
+  extent: Extent | None
+  code: ContentCode | None
+  alpha: jax.Array | None
+  masks: np.ndarray | None
+  opacity: np.ndarray | None = None
 
 
 def _attempt(path: Path, action: Callable[..., T], *args: Any) -> T | None:
@@ -67,31 +143,108 @@ def _attempt(path: Path, action: Callable[..., T], *args: Any) -> T | None:
 
 def _read(path: Path, size: int | None) -> np.ndarray:
   """Reads an image file as `[h, w, 3]`, uint8."""
-  picture = images.decode(path.read_bytes(), name=str(path), at_least=size)
-  return np.asarray(picture if size is None else images.resize_shorter(picture, size))
+  picture = images.decode(images.read_file(path), name=str(path), at_least=size)
+  return np.asarray(
+    picture if size is None else images.resize_shorter(picture, size, name=str(path))
+  )
 
 
-def _read_content(path: Path, size: int | None, stylizer: Stylizer, for_alpha: bool) -> ContentCode:
-  return encode_content(stylizer, *in_bucket(stylizer, _read(path, size)), for_alpha)
+def _read_cutout(path: Path, size: int | None) -> tuple[np.ndarray, np.ndarray | None]:
+  """Reads an image file with its alpha, `[h, w, 3]` and `[h, w]` or None, uint8.
+
+  Pixels that are not to be seen get the mean of the others: they should have no influence, and a
+  white ground or the colors that a file hides would have some.
+  """
+  data = images.read_file(path)
+  picture, alpha = images.decode_cutout(data, name=str(path), at_least=size)
+  if alpha is not None:
+    picture.putalpha(alpha)
+  if size is not None:
+    picture = images.resize_shorter(picture, size, name=str(path))  # weighted with the alpha
+  if alpha is None:
+    return np.asarray(picture), None
+  opacity = np.array(picture.getchannel("A"))
+  pixels, seen = np.array(picture.convert("RGB")), opacity > 0
+  pixels[~seen] = np.round(pixels[seen].mean(0)) if seen.any() else 255
+  return pixels, opacity
 
 
-def _read_style(path: Path, size: int | None, stylizer: Stylizer) -> StyleCode:
-  return encode(stylizer, *in_bucket(stylizer, _read(path, size)))
+def _read_content(
+  path: Path, size: int | None, stylizer: Stylizer, look: Look, cutout: bool
+) -> _Content:
+  picture, opacity = _read_cutout(path, size) if cutout else (_read(path, size), None)
+  _check_painted(path, picture, look)
+  padded, extent = in_bucket(stylizer, picture)
+  room = padded.shape[1:3]
+  alpha, masks = style_weight(look.alpha), None
+  if look.alpha_mask is not None:
+    strength = np.float32(look.alpha) * _fit(look.alpha_mask, picture.shape, room)
+    alpha = style_weight(strength, 1, room)
+  if look.masks is not None:
+    masks = np.stack([_fit(mask, picture.shape, room) for mask in look.masks])
+  if extent is None and picture.shape[0] * picture.shape[1] > HUGE:
+    return _Content(on_device(padded), extent, None, alpha, masks, opacity)
+  for_alpha = alpha is not None and not is_map(alpha)
+  code = encode_content(stylizer, padded, extent, for_alpha, look.stroke, look.look_size)
+  return _Content(code.pictures, extent, code, alpha, masks, opacity)
+
+
+def _check_painted(path: Path, picture: np.ndarray, look: Look) -> None:
+  """Raises ImageError where a content would be painted at too many pixels."""
+  height, width, _ = picture.shape
+  try:
+    painted_size(height, width, look_stroke(height, width, look.stroke, look.look_size))
+  except ValueError as error:
+    raise images.ImageError(f"{path}: {error}") from error
+
+
+def _fit(mask: Image.Image, size: Sequence[int], room: Sequence[int]) -> np.ndarray:
+  """Resizes a mask to a content of this size, padded to its bucket."""
+  fitted = images.fit_mask(mask, *size[:2])
+  return np.pad(fitted, [(0, b - a) for a, b in zip(fitted.shape, room, strict=True)])
+
+
+def _read_style(
+  path: Path, size: int | None, stylizer: Stylizer, content: _Content, look: Look, index: int
+) -> StyleCode:
+  style, extent = in_bucket(stylizer, _read(path, size))
+  if look.color == "match":
+    region = None if content.masks is None else content.masks[index : index + 1]
+    style = match(style, content.pictures, extent, content.extent, region)
+  return encode(stylizer, style, extent)
 
 
 def _make(
   output: Path,
   stylizer: Stylizer,
-  content: ContentCode,
-  code: StyleCode,
-  alpha: jax.Array | None,
+  content: _Content,
+  codes: list[StyleCode],
+  look: Look,
   quality: int,
 ) -> Path:
-  """Makes one image, and puts it to `output` at once or not at all."""
-  stylized = np.asarray(render_encoded(stylizer, content, code, alpha))[0]
-  if content.extent is not None:
-    height, width = map(int, content.extent)
-    stylized = stylized[:height, :width]
+  """Makes one image, and puts it at `output` whole or not at all."""
+  code = codes if content.masks is not None else mix(codes, look.weights)
+  arguments = (content.alpha, detail_weight(look.detail), content.masks, in_render(look.color))
+  if content.code is None:
+    sizes = (look.stroke, look.look_size)
+    stylized = _render_huge(output, stylizer, content.pictures, code, *arguments, *sizes)
+  else:
+    made = render_encoded(stylizer, content.code, code, *arguments)
+    stylized = out_of_bucket(content.code, made)
   with replacing(output) as temporary:
-    images.save(temporary, stylized, quality=quality)
+    images.save(temporary, stylized, quality=quality, alpha=content.opacity)
   return output
+
+
+def _render_huge(output: Path, stylizer: Stylizer, *arguments: Any) -> np.ndarray:
+  """Renders one content, and shows how many of its strips are done."""
+  with Bar(unit="strip", desc=printable(output.name), leave=False) as bar:
+
+    def show(done: int, total: int) -> None:
+      bar.total = total
+      bar.update(done - bar.n)
+
+    contents, code, alpha, detail, masks, color, stroke, look_size = arguments
+    options = {"color": color, "stroke": stroke, "look_size": look_size}
+    made = render_watched(show, stylizer, contents, code, alpha, detail, masks, **options)
+  return np.asarray(made)[0]

@@ -1,1 +1,1 @@
-"""Images for training. Worker processes import this package, so it stays free of JAX."""
+"""Images for training. Worker processes import this package, so it does not import JAX."""

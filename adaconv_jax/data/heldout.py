@@ -1,28 +1,39 @@
-"""The images that are kept out of training: for sample grids, and batches for held-out losses."""
+"""Held-out images: squares for sample grids, and batches for the held-out losses."""
 
 import numpy as np
 from PIL import Image
 
-from adaconv_jax.data.batches import CropSpec
+from adaconv_jax.data.batches import BROKEN, CropSpec
 from adaconv_jax.data.manifest import Images
 from adaconv_jax.images import decode_square, to_float
 
 
-def load_images(images: Images, size: int, at_most: int) -> np.ndarray:
-  """Loads images for sample grids: shorter side to `size`, then the square in the middle.
+def load_images(images: Images, size: int, at_most: int, *, replace: bool = False) -> np.ndarray:
+  """Loads images for sample grids: scales the shorter side to `size`, crops the central square.
 
   Args:
     images: such as the held-out ones.
     size: in pixels.
-    at_most: the first ones are loaded, no more than so many.
+    at_most: number of images to load at most, from the first on.
+    replace: take the next image instead of one that is missing, changed or unreadable, as among
+      training images.
 
   Returns:
     `[k, size, size, 3]`, RGB float32 in [0, 1].
+
+  Raises:
+    ValueError, OSError: an image is missing, has changed or is unreadable.
   """
-  squares = np.zeros((min(len(images), at_most), size, size, 3), np.float32)
-  for index in range(len(squares)):
-    squares[index] = to_float(_middle(images[index], CropSpec(size, size)))
-  return squares
+  squares: list[np.ndarray] = []
+  for index in range(len(images)):
+    if len(squares) == at_most:
+      break
+    try:
+      squares.append(to_float(_middle(images[index], CropSpec(size, size))))
+    except BROKEN:
+      if not replace:
+        raise
+  return np.stack(squares) if squares else np.zeros((0, size, size, 3), np.float32)
 
 
 def heldout_batches(
@@ -35,10 +46,10 @@ def heldout_batches(
   process_index: int = 0,
   process_count: int = 1,
 ) -> list[dict[str, np.ndarray]]:
-  """Makes the batches of this process on which the held-out losses are measured, always the same.
+  """Makes this process's batches for the held-out losses, always the same ones.
 
-  Pair i is of content i and style i, counted around, so that every image is in a pair. Crops are
-  from the middle, and nothing is flipped. Pairs are repeated to fill up the last batch.
+  Pair i consists of content i and style i, modulo their numbers, so every image is in a pair. Crops
+  are central, and nothing is flipped. Pairs are repeated to fill the last batch.
 
   Args:
     content: the held-out contents.
@@ -46,11 +57,12 @@ def heldout_batches(
     content_crop: how contents are cut.
     style_crop: how styles are cut.
     batch_size: pairs per batch of this process.
-    process_index: which of the processes (hosts) that train together this is.
-    process_count: how many there are.
+    process_index: index of this process among those (hosts) that train together.
+    process_count: their number.
 
   Returns:
-    As `make_batches` yields them, each with a "weight" `[batch_size]`: 1, or 0 for what fills up.
+    Batches like those of `make_batches`, each with a "weight" `[batch_size]`: 1, or 0 for a
+    repeated pair.
 
   Raises:
     ValueError: there are no contents or no styles; an image can no longer be decoded.
@@ -74,6 +86,6 @@ def heldout_batches(
 
 
 def _middle(example: tuple[str, bytes], spec: CropSpec) -> Image.Image:
-  """Decodes an image, scales it as `spec` says, and cuts the square in the middle."""
+  """Decodes an image, scales it as `spec` says, and crops the central square."""
   name, data = example
   return decode_square(data, name=name, size=spec.crop, shorter=spec.resize)

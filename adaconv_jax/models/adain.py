@@ -8,7 +8,7 @@ import jax
 from adaconv_jax.models.decoder import Decoder
 from adaconv_jax.models.style_code import blend
 from adaconv_jax.ops.adain import ChannelStats, apply_stats, channel_stats
-from adaconv_jax.ops.extent import Extent
+from adaconv_jax.ops.extent import UNPADDED, Borders
 
 
 class AdaIN(nn.Module):
@@ -24,12 +24,17 @@ class AdaIN(nn.Module):
 
   @property
   def style_size(self) -> None:
-    """A style image may have any size."""
+    """None: a style image may have any size."""
     return None
 
   @property
+  def style_fit(self) -> str:
+    """Without a meaning, because no style is resized."""
+    return "squeeze"
+
+  @property
   def kernel_size(self) -> int:
-    """A style brings no kernels."""
+    """0: a style has no kernels."""
     return 0
 
   def encode_style(self, style_features: jax.Array, where: jax.Array | None = None) -> ChannelStats:
@@ -42,9 +47,11 @@ class AdaIN(nn.Module):
     code: ChannelStats,
     alpha: float | jax.Array = 1.0,
     where: jax.Array | None = None,
+    stats: ChannelStats | None = None,
   ) -> jax.Array:
-    """AdaIN's t: what enters the decoder, and what the output's relu4_1 is trained to equal."""
-    return blend(content_features, apply_stats(content_features, code, where=where), alpha)
+    """Returns AdaIN's t: the input of the decoder, which the output's relu4_1 should equal."""
+    target = apply_stats(content_features, code, content_stats=stats, where=where)
+    return blend(content_features, target, alpha)
 
   def decode(self, target: jax.Array, code: ChannelStats) -> jax.Array:
     """Decodes `[n, h, w, 512]` to RGB `[n, 8 h, 8 w, 3]`."""
@@ -57,11 +64,11 @@ class AdaIN(nn.Module):
     features: jax.Array,
     code: ChannelStats,
     stats: ChannelStats | None = None,
-    extent: Extent | None = None,
+    borders: Borders = UNPADDED,
   ) -> jax.Array:
     """Runs one scale of the decoder; see `TransferModel`."""
     del code, stats
-    return self.decoder.decode_scale(scale, features, enlarge=scale > 0, extent=extent)
+    return self.decoder.decode_scale(scale, features, enlarge=scale > 0, borders=borders)
 
   def __call__(self, content_features: jax.Array, style_features: jax.Array) -> jax.Array:
     """Stylizes feature maps; the path that initializes all parameters."""

@@ -1,4 +1,4 @@
-"""Builds the trained parts of models from names and settings, and names and settings from them."""
+"""Builds the trained parts of models from names and settings, and describes them as such."""
 
 import dataclasses
 from typing import Any
@@ -7,13 +7,16 @@ import jax
 import jax.numpy as jnp
 
 from adaconv_jax.files import Json
-from adaconv_jax.models.adaconv import AdaConv
+from adaconv_jax.models.adaconv import AdaConv, check_settings
 from adaconv_jax.models.adain import AdaIN
 from adaconv_jax.models.decoder import SCALES
 from adaconv_jax.models.transfer_model import Params, TransferModel
-from adaconv_jax.vgg.network import STRIDE
+from adaconv_jax.ops.conv import only_shapes
+from adaconv_jax.vgg.network import BLOCKS, PADDINGS, STRIDE, VGG
 
 BuiltModel = AdaIN | AdaConv
+# Settings that came after version 0.2, with their defaults.
+_ADDED = (("style_fit", "squeeze"),)
 TRANSFORMS = {cls.transform: cls for cls in (AdaIN, AdaConv)}
 
 
@@ -22,14 +25,18 @@ def make_model(transform: str, settings: Json | None = None) -> BuiltModel:
 
   Args:
     transform: "adain" or "adaconv".
-    settings: the module's attributes that differ from the published ones; see `AdaConv`.
+    settings: attributes of the module that differ from the published ones; see `AdaConv`.
 
   Raises:
-    ValueError: unknown `transform` or setting, or `groups` is not a sequence.
+    ValueError: unknown `transform` or setting, or a setting out of its range. Nothing is allocated
+      before.
   """
-  if transform not in TRANSFORMS:
+  if not isinstance(transform, str) or transform not in TRANSFORMS:
     raise ValueError(f"transform: expected one of {sorted(TRANSFORMS)}, got {transform!r}")
-  cls, settings = TRANSFORMS[transform], dict(settings or {})
+  try:
+    cls, settings = TRANSFORMS[transform], dict(settings or {})
+  except (TypeError, ValueError) as error:
+    raise ValueError(f"settings: expected names and values, got {settings!r}") from error
   known = {f.name for f in dataclasses.fields(cls)} - {"name", "parent"}
   if unknown := settings.keys() - known:
     raise ValueError(f"{transform}: unknown settings {sorted(unknown)}; it has {sorted(known)}")
@@ -37,11 +44,26 @@ def make_model(transform: str, settings: Json | None = None) -> BuiltModel:
     if not isinstance(settings["groups"], list | tuple):
       raise ValueError(f"groups: expected one number per scale, got {settings['groups']!r}")
     settings["groups"] = tuple(settings["groups"])
-  return cls(**settings)
+  model = cls(**settings)
+  if isinstance(model, AdaConv):
+    check_settings(model)
+  return model
+
+
+def make_encoder(arch: str, padding: str) -> VGG:
+  """Builds the encoder that a config or a file describes.
+
+  Raises:
+    ValueError: unknown `arch` or `padding`.
+  """
+  for name, value, known in (("vgg", arch, sorted(BLOCKS)), ("padding", padding, PADDINGS)):
+    if value not in known:
+      raise ValueError(f"{name}: expected one of {list(known)}, got {value!r}")
+  return VGG(arch, padding)
 
 
 def model_settings(model: TransferModel) -> Json:
-  """The inverse of `make_model`: `{"transform": ..., "settings": {...}}`, fit for JSON."""
+  """The inverse of `make_model`: `{"transform": ..., "settings": {...}}`, valid for JSON."""
   module: Any = model  # a Protocol cannot ask for a dataclass
   settings = {
     f.name: getattr(model, f.name)
@@ -51,8 +73,30 @@ def model_settings(model: TransferModel) -> Json:
   return {"transform": model.transform, "settings": settings}
 
 
+def stored_settings(model: TransferModel) -> Json:
+  """Does as `model_settings`, for a file.
+
+  A setting that earlier versions do not have is left out where it is the default, so they can read
+  the file.
+  """
+  described = model_settings(model)
+  settings = {
+    name: value for name, value in described["settings"].items() if (name, value) not in _ADDED
+  }
+  return described | {"settings": settings}
+
+
 def init_params(model: TransferModel, key: jax.Array) -> Params:
   """Initializes the trained parameters from a PRNG key."""
+  channels = SCALES[0][0]
   side = (model.style_size or 64) // STRIDE
-  features = jnp.zeros((1, side, side, SCALES[0][0]))
-  return jax.jit(model.init)(key, features, features)["params"]
+  content = jnp.zeros((1, 2, 2, channels))
+  style = jnp.zeros((1, side, side, channels))
+
+  @jax.jit
+  def init(key: jax.Array) -> Params:
+    # The values do not depend on those of features.
+    with only_shapes():
+      return model.init(key, content, style)["params"]
+
+  return init(key)

@@ -1,7 +1,7 @@
 """The decoder from relu4_1 back to an image, the mirror of VGG (Huang & Belongie 2017, section 6).
 
-AdaIN and AdaConv share it: AdaConv's four blocks end in the fixed convolutions that stand first in
-each scale here, so its decoder is this one with an operation in front of every scale.
+AdaIN and AdaConv share it: AdaConv's four blocks end in the fixed convolutions that come first in
+each scale here, so its decoder is this one with an operation before every scale.
 """
 
 import flax.linen as nn
@@ -10,9 +10,9 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from adaconv_jax.models.layers import ReflectConv
-from adaconv_jax.ops.extent import Extent
+from adaconv_jax.ops.extent import UNPADDED, Borders
 
-# Per scale, coarse to fine: channels that come in, and the output channels of its convolutions.
+# Per scale, coarse to fine: input channels, and the output channels of its convolutions.
 SCALES: tuple[tuple[int, tuple[int, ...]], ...] = (
   (512, (256,)),
   (256, (256, 256, 256, 128)),
@@ -20,19 +20,19 @@ SCALES: tuple[tuple[int, tuple[int, ...]], ...] = (
   (64, (64, 3)),
 )
 
-# The first pictures are grey with a little noise: pixels far outside [0, 1] would cost the first
-# hundreds of steps.
-MID_GREY = nn.initializers.constant(0.5)
+# Training starts with gray pictures with a little noise. Pixels far outside [0, 1] would waste the
+# first hundreds of steps.
+MID_GRAY = nn.initializers.constant(0.5)
 FAINT = nn.initializers.variance_scaling(1e-3, "fan_avg", "uniform")
 
 
 def near_identity(
   key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32
 ) -> jax.Array:
-  """Initializes a kernel `[k, k, c_in, c_out]`: Xavier, or where c_in = c_out nearly the identity.
+  """Initializes a kernel `[k, k, c_in, c_out]`: Xavier, or nearly the identity if c_in = c_out.
 
-  After a ReLU the identity is passed on unchanged, so the nine layers of the decoder start out as
-  the four that change the number of channels; it learns to invert VGG in far fewer steps.
+  After a ReLU the identity changes nothing, so the nine layers of the decoder start out like the
+  four that change the number of channels. The decoder then learns to invert VGG in far fewer steps.
   """
   xavier = nn.initializers.xavier_uniform()(key, shape, dtype)
   k, _, c_in, c_out = shape
@@ -48,7 +48,7 @@ class Decoder(nn.Module):
     for scale, (_, widths) in enumerate(SCALES):
       for index, width in enumerate(widths):
         if width == 3:
-          layer = ReflectConv(width, kernel_init=FAINT, bias_init=MID_GREY)
+          layer = ReflectConv(width, kernel_init=FAINT, bias_init=MID_GRAY)
         else:
           layer = ReflectConv(width, kernel_init=near_identity)
         setattr(self, _layer_name(scale, index), layer)
@@ -67,7 +67,7 @@ class Decoder(nn.Module):
     return features
 
   def decode_scale(
-    self, scale: int, features: jax.Array, *, enlarge: bool, extent: Extent | None = None
+    self, scale: int, features: jax.Array, *, enlarge: bool, borders: Borders = UNPADDED
   ) -> jax.Array:
     """Runs the convolutions of one scale.
 
@@ -75,7 +75,7 @@ class Decoder(nn.Module):
       scale: 0 (coarse) to 3.
       features: `[n, h, w, c_in]`, what leaves the scale before.
       enlarge: upsample the features first, as before every scale but the first.
-      extent: the valid region of the features; None: all.
+      borders: where the pictures end, if they do not fill `features`.
 
     Returns:
       `[n, h, w, c_out]`, or with `enlarge` `[n, 2 h, 2 w, c_out]`.
@@ -83,9 +83,7 @@ class Decoder(nn.Module):
     for index, width in enumerate(SCALES[scale][1]):
       layer = getattr(self, _layer_name(scale, index))
       grow = enlarge and index == 0
-      features = layer(features, enlarge=grow, extent=extent)
-      if grow and extent is not None:
-        extent = extent.times(2)
+      features = layer(borders.mirror(features, enlarge=grow), enlarge=grow)
       if width == 3:
         return features.astype(jnp.promote_types(features.dtype, jnp.float32))
       features = nn.relu(features)

@@ -6,7 +6,6 @@ import flax.linen as nn
 import jax
 
 from adaconv_jax.ops.conv import conv
-from adaconv_jax.ops.extent import Extent
 
 
 class ReflectConv(nn.Module):
@@ -15,7 +14,7 @@ class ReflectConv(nn.Module):
   Attributes:
     features: number of output channels.
     kernel_size: height and width of the kernel, odd.
-    kernel_init: initializer of the kernel; Xavier is what AdaConv's implementations train with.
+    kernel_init: initializer of the kernel; AdaConv's implementations use Xavier.
     bias_init: initializer of the bias.
   """
 
@@ -25,11 +24,9 @@ class ReflectConv(nn.Module):
   bias_init: Callable[..., jax.Array] = nn.initializers.zeros
 
   @nn.compact
-  def __call__(
-    self, images: jax.Array, *, enlarge: bool = False, extent: Extent | None = None
-  ) -> jax.Array:
+  def __call__(self, images: jax.Array, *, enlarge: bool = False) -> jax.Array:
     """Convolves `[n, h, w, c]` to `[n, h, w, features]`; see `conv`."""
     shape = (self.kernel_size, self.kernel_size, images.shape[-1], self.features)
     kernel = self.param("kernel", self.kernel_init, shape)
     bias = self.param("bias", self.bias_init, (self.features,))
-    return conv(images, kernel, bias, enlarge=enlarge, extent=extent)
+    return conv(images, kernel, bias, enlarge=enlarge)

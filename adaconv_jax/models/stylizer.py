@@ -1,31 +1,79 @@
 """The whole model: VGG encoder, the AdaIN or AdaConv transform, and the decoder.
 
-`Stylizer` puts a `TransferModel` together with its trained parameters and the frozen VGG
-weights, and takes images:
-
-    stylizer = Stylizer(params, vgg_params, model, vgg)
-    code = stylizer.encode_style(style)              # once per style
-    stylized = stylizer.stylize(content, code, 0.8)  # for every content
+`stylize` is `encode_style` once per style, `encode_content` once per content, and `render` once per
+pair. These check and convert pictures; the private methods compute on batches of floats.
 """
 
+import dataclasses
 import functools
-from collections.abc import Mapping
+import math
+import sys
+from collections.abc import Callable, Mapping
 from fractions import Fraction
-from typing import Any, cast
+from typing import Any, NamedTuple, TypeAlias, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
+from jax.typing import ArrayLike
 
 from adaconv_jax.models.decoder import SCALES
-from adaconv_jax.models.style_code import StyleCode, blend, is_one
+from adaconv_jax.models.pictures import (
+  as_weight,
+  check_masks,
+  check_pictures,
+  from_float,
+  on_device,
+  to_float,
+)
+from adaconv_jax.models.style_code import (
+  StyleCode,
+  blend,
+  is_map,
+  is_one,
+  is_zero,
+  over_axes,
+  stack_codes,
+)
 from adaconv_jax.models.transfer_model import Params, TransferModel
-from adaconv_jax.ops.adain import ChannelStats, channel_stats
-from adaconv_jax.ops.conv import reflect_pad_to_multiple
-from adaconv_jax.ops.extent import Extent, inside, mirror_all
-from adaconv_jax.ops.resize import resize, resize_inside
-from adaconv_jax.ops.tiling import by_strips, image_bytes, one_by_one
+from adaconv_jax.ops.adain import ChannelStats, channel_stats, widen_stats
+from adaconv_jax.ops.color import check_color, keep_chroma
+from adaconv_jax.ops.conv import only_shapes, reflect_pad_to_multiple
+from adaconv_jax.ops.detail import add_detail
+from adaconv_jax.ops.extent import (
+  UNPADDED,
+  Borders,
+  Extent,
+  mirror_all,
+  resize_inside,
+  resize_middle,
+)
+from adaconv_jax.ops.masks import region_stats, shares_of, shrink
+from adaconv_jax.ops.resize import resize
+from adaconv_jax.ops.sharding import automatic
+from adaconv_jax.ops.stroke import enlarge, painted_size, resize_from
+from adaconv_jax.ops.tiling import by_strips, image_bytes, one_by_one, stats_by_strips, too_large
 from adaconv_jax.vgg.network import ENCODER_LAYER, STRIDE, VGG, VGGParams, reach
+
+# Of every feature map that a model normalizes, in order, `[n, c]`, or `[1, c]` for all contents:
+# relu4_1 for AdaIN; what enters each of the four scales of the decoder for AdaConv.
+ContentStats: TypeAlias = tuple[ChannelStats, ...]
+
+# What `render` can do about colors; "match" is done to a style before it is encoded.
+RENDERED_COLORS = ("style", "luminance")
+
+
+class Canvas(NamedTuple):
+  """The size at which contents with an extent are painted, see `painted_size`.
+
+  Attributes:
+    size: height and width of the arrays, static.
+    extent: the valid region of these.
+  """
+
+  size: tuple[int, int]
+  extent: Extent
 
 
 @struct.dataclass
@@ -33,21 +81,55 @@ class ContentCode:
   """What contents are to a model: computed once, rendered in many styles.
 
   Attributes:
+    pictures: the contents themselves, `[n, h, w, 3]`, in the type that they were given in.
     features: relu4_1 `[n, ceil(h / 8), ceil(w / 8), 512]`.
     own_style: the code of the contents taken as styles, which AdaConv's alpha needs, or None.
-    size: height and width of the contents, static.
+    lost: the contents minus what the model makes of them without a style, `[n, h, w, 3]`, which
+      an alpha below 1 needs, or None.
     extent: the valid region of the contents; None: all.
+    batched: whether the contents had a batch axis, static.
+    stats: what the model normalizes the contents with in place of their own statistics, such as
+      those of all frames of a video, within limits: see `Stylizer.content_stats` and
+      `widen_stats`. None: their own.
+    canvas: the contents at the size at which they are painted, `[n, h', w', 3]`, floats, of which
+      all but `pictures` and `extent` is; None: their own size.
+    canvas_extent: the valid region of the canvas; None: all.
   """
 
+  pictures: jax.Array
   features: jax.Array
   own_style: StyleCode | None
-  size: tuple[int, int] = struct.field(pytree_node=False)
+  lost: jax.Array | None
   extent: Extent | None = None
+  batched: bool = struct.field(pytree_node=False, default=True)
+  stats: ContentStats | None = None
+  canvas: jax.Array | None = None
+  canvas_extent: Extent | None = None
+
+  def painted(self) -> tuple[jax.Array, Extent | None]:
+    """Returns what is painted, `[n, h', w', 3]`, floats, and its extent."""
+    if self.canvas is None:
+      return to_float(self.pictures), self.extent
+    return self.canvas, self.canvas_extent
 
 
 @struct.dataclass
 class Stylizer:
-  """A trained style transfer model, as a pytree: usable as an argument of `jit` and friends.
+  """A trained style transfer model, which `load_model` returns.
+
+      model = load_model("adaconv")
+      code = model.encode_style(style)          # once per style
+      stylized = model.stylize(content, code)   # for every content
+
+  Pictures are RGB, float in [0, 1] or uint8, one `[h, w, 3]` or a batch `[n, h, w, 3]`, of any
+  size. The methods are pure JAX and compile nothing by themselves: wrap them in `jax.jit` where
+  they are called often. A stylizer is a pytree, so pass it as an argument, which keeps its weights
+  from becoming constants of the compiled function:
+
+      render = jax.jit(lambda model, content, code: model.stylize(content, code))
+
+  `jit`, `vmap` and `grad` (reverse mode) apply to all methods. Under them, values are not known,
+  and only shapes and types are checked.
 
   Attributes:
     params: the trained parameters.
@@ -61,131 +143,458 @@ class Stylizer:
   model: TransferModel = struct.field(pytree_node=False)
   vgg: VGG = struct.field(pytree_node=False)
 
-  def fit_style(self, style: jax.Array, extent: Extent | None = None) -> jax.Array:
+  def __repr__(self) -> str:
+    sizes = [math.prod(np.shape(leaf)) for leaf in jax.tree.leaves(self.params)]
+    return f"Stylizer({self.model.transform}, {sum(sizes):,} parameters, {self.vgg.arch})"
+
+  def fit_style(self, style: ArrayLike, extent: Extent | None = None) -> jax.Array:
     """Resizes styles to what is encoded; `encode_style` does so itself.
 
-    Whoever encodes styles of many sizes can compile this apart from the rest, which is then
-    compiled once for AdaConv.
+    Compiled by itself, for styles of many sizes, it leaves AdaConv the rest to compile only once.
 
     Args:
-      style: `[n, h, w, 3]`, RGB in [0, 1], any size.
+      style: RGB `[h, w, 3]` or `[n, h, w, 3]`, float in [0, 1] or uint8, any size.
       extent: the valid region of the styles, at least 16 x 16; None: all.
 
     Returns:
-      `[n, style_size, style_size, 3]` for AdaConv, all of it valid, antialiased and without
-      keeping the aspect ratio; for AdaIN `style`, enlarged if it is too small for relu4_1.
+      Float in [0, 1]: `[n, style_size, style_size, 3]` for AdaConv, all of it valid, antialiased,
+      and without keeping the aspect ratio unless its `style_fit` is "crop"; for AdaIN the styles,
+      enlarged if they are too small for relu4_1. n is 1 for a style without a batch axis.
+
+    Raises:
+      ValueError: the style is no such picture.
     """
-    size = self.model.style_size
+    return automatic(
+      Stylizer._fit_style, _batch("style", style, extent), self, extent, by_image=True
+    )
+
+  @staticmethod
+  def _fit_style(style: jax.Array, stylizer: "Stylizer", extent: Extent | None) -> jax.Array:
+    size = stylizer.model.style_size
+    if size is not None and stylizer.model.style_fit == "crop":
+      return resize_middle(style, size, extent)
     if extent is not None:
       return style if size is None else resize_inside(style, extent, size, size)
     h, w = style.shape[1:3] if size is None else (size, size)
     # Below, relu4_1 would be empty or one pixel.
     return resize(style, max(h, 2 * STRIDE), max(w, 2 * STRIDE))
 
-  def encode_style(self, style: jax.Array, extent: Extent | None = None) -> StyleCode:
+  def encode_style(self, style: ArrayLike, extent: Extent | None = None) -> StyleCode:
     """Computes what `stylize` needs to know of the styles, once for any number of contents.
 
+    AdaIN's styles are padded to a multiple of 8, like contents. So a picture in its own style is
+    what the decoder makes of it without a style.
+
     Args:
-      style: `[n, h, w, 3]`, RGB in [0, 1], any size; see `fit_style`.
+      style: RGB `[h, w, 3]` or `[n, h, w, 3]`, float in [0, 1] or uint8, any size.
       extent: the valid region of the styles, at least 16 x 16; None: all.
+
+    Returns:
+      A pytree of arrays with a leading axis for the styles, of length 1 for a style without a batch
+      axis. The average of two codes, leaf by leaf, is a blend of their styles.
+
+    Raises:
+      ValueError: the style is no such picture.
     """
-    fitted = self.fit_style(style, extent)
-    if self.model.style_size is not None:
-      extent = None  # resized
-    features = self._features(fitted, extent)
-    where = inside(features, extent and extent.over(STRIDE))
-    return self._apply(features, where, method="encode_style")
+    style = _batch("style", style, extent)
+    return automatic(Stylizer._encode_style, style, self, extent, by_image=True)
+
+  @staticmethod
+  def _encode_style(style: jax.Array, stylizer: "Stylizer", extent: Extent | None) -> StyleCode:
+    fitted = Stylizer._fit_style(style, stylizer, extent)
+    if stylizer.model.style_size is not None:
+      features, where = stylizer._features(fitted), None  # resized
+    else:
+      features, where = stylizer._padded_features(fitted, extent)
+    return stylizer._apply(features, where, method="encode_style")
 
   def stylize(
-    self, content: jax.Array, code: StyleCode, alpha: float | jax.Array = 1.0
+    self,
+    content: ArrayLike,
+    code: StyleCode,
+    alpha: ArrayLike = 1.0,
+    *,
+    detail: ArrayLike = 0.0,
+    color: str = "style",
+    masks: ArrayLike | None = None,
+    stroke: float = 1.0,
+    look_size: int | None = None,
   ) -> jax.Array:
     """Renders `content` in the styles of `code`: `encode_content`, then `render`.
 
     Args:
-      content: `[n, h, w, 3]`, RGB in [0, 1], any size.
-      code: from `encode_style`, of n styles, or of one for all contents.
-      alpha: 0 (content) to 1 (style); see `render`.
+      content: RGB `[h, w, 3]` or `[n, h, w, 3]`, float in [0, 1] or uint8, any size.
+      code: from `encode_style`, of n styles, or of one for all contents; with masks, a list of
+        these.
+      alpha: 0 (the content itself) to 1 (style), one number, `[n]`, or a map; see `render`.
+      detail: 0 to 1, one number or `[n]`: how much of the content's fine structure replaces the
+        output's own; see `render`.
+      color: "style" or "luminance"; see `render`.
+      masks: where each of several styles is, `[K, h, w]` or `[n, K, h, w]`; see `render`.
+      stroke: how coarse the strokes are, see `encode_content`.
+      look_size: the size that gives the strokes, see `encode_content`.
 
     Returns:
-      `[n, h, w, 3]` in [0, 1].
+      The stylized contents, of the shape and type of `content`; uint8 is rounded.
 
     Raises:
-      ValueError: `code` is neither of one style nor of one per content.
+      ValueError: an argument is not what is described here, in `render` or in `encode_content`.
     """
-    encoded = self.encode_content(content, for_alpha=not is_one(alpha))
-    return self.render(encoded, code, alpha)
+    check_color(color, RENDERED_COLORS)
+    given = check_pictures("content", content, values=False)
+    n, height, width, _ = (1, *given.shape)[-4:]
+    weights = {
+      "alpha": as_weight("alpha", alpha, n, size=(height, width)),
+      "detail": as_weight("detail", detail, n),
+    }
+    # Numbers stay outside of the arguments, which `automatic` turns into arrays.
+    numbers = {key: weight for key, weight in weights.items() if isinstance(weight, int | float)}
+    arrays: dict[str, ArrayLike] = {
+      key: weight for key, weight in weights.items() if key not in numbers
+    }
+    if masks is not None:
+      arrays["masks"] = masks if isinstance(masks, jax.Array) else np.asarray(masks)
+    options = {"color": color, "stroke": stroke, "look_size": look_size, **numbers}
+    return automatic(
+      lambda content, stylizer, code, arrays: stylizer._stylize(content, code, **options, **arrays),
+      content, self, code, arrays,
+    )  # fmt: skip
+
+  def _stylize(
+    self,
+    content: ArrayLike,
+    code: StyleCode,
+    alpha: float | jax.Array,
+    detail: float | jax.Array,
+    color: str,
+    stroke: float,
+    look_size: int | None,
+    masks: ArrayLike | None = None,
+  ) -> jax.Array:
+    for_alpha = not (is_one(alpha) or is_map(alpha))
+    encoded = self.encode_content(content, for_alpha=for_alpha, stroke=stroke, look_size=look_size)
+    return self.render(encoded, code, alpha, detail=detail, color=color, masks=masks)
 
   def encode_content(
-    self, content: jax.Array, *, for_alpha: bool = True, extent: Extent | None = None
+    self,
+    content: ArrayLike,
+    *,
+    for_alpha: bool = True,
+    extent: Extent | None = None,
+    stroke: float = 1.0,
+    look_size: int | None = None,
+    canvas: Canvas | None = None,
   ) -> ContentCode:
     """Computes what `render` needs to know of the contents, once for any number of styles.
 
     Args:
-      content: `[n, h, w, 3]`, RGB in [0, 1], any size.
-      for_alpha: prepare for an alpha other than 1, which AdaConv does by encoding the contents as
-        styles, too.
+      content: RGB `[h, w, 3]` or `[n, h, w, 3]`, float in [0, 1] or uint8, any size.
+      for_alpha: prepare for an alpha other than 1: decode the contents without a style, too; for
+        which AdaConv encodes them as styles.
       extent: the valid region of the contents, and of the pictures that `render` returns; None:
         all. The model's kernels are at most 3 x 3 then.
+      stroke: how coarse the strokes are: 2 paints at half the size, and enlarges the result with
+        the content's sharp edges, see `ops/stroke.py`. Below 1, strokes are finer, and time and
+        memory grow. A number that is known when the program is compiled.
+      look_size: paint at this many pixels on the shorter side, so that pictures of one content in
+        many sizes have the same strokes; `stroke` applies in addition. None: their own size.
+      canvas: what `stroke` and `look_size` are for contents with an extent.
+
+    Returns:
+      What `render` takes; it remembers the shape and the type of `content`.
+
+    Raises:
+      ValueError: the content is no such picture; an extent is given to a model with larger kernels,
+        or with stroke or look_size; one of these is not a number above 0, or they would paint too
+        large a picture, see `painted_size`.
     """
-    needed = for_alpha and self.model.alpha_needs_own_style
-    own_style = self.encode_style(content, extent) if needed else None
-    size = (content.shape[1], content.shape[2])
-    if extent is None:
-      features = self._features(reflect_pad_to_multiple(content, STRIDE))
-    else:
-      features = self._features(mirror_all(content, extent), extent.padded(STRIDE))
-    return ContentCode(features, own_style, size, extent)
+    check_stroke(stroke, look_size)
+    if extent is not None and (stroke != 1 or look_size is not None):
+      raise ValueError("stroke and look_size: expected 1 and None beside extent; give a canvas")
+    if extent is not None and (k := self.model.kernel_size) > 3:
+      raise ValueError(f"extent: expected None for kernels larger than 3 x 3, got {k} x {k}")
+    given = check_pictures("content", content, values=extent is None)
+    pictures = on_device(given)
+    pictures = pictures if pictures.ndim == 4 else jnp.expand_dims(pictures, 0)
+    whole, whole_extent = to_float(pictures), extent
+    content, extent = _canvas(whole, extent, stroke, look_size, canvas)
+    # Those of 8 bits become floats strip by strip.
+    features, _ = self._padded_features(pictures if content is whole else content, extent)
+    own_style = lost = None
+    if for_alpha and self.model.alpha_needs_own_style:
+      own_style = automatic(Stylizer._encode_style, content, self, extent, by_image=True)
+    if for_alpha:
+      lost = automatic(Stylizer._lost, content, self, features, own_style, extent)
+    code = ContentCode(pictures, features, own_style, lost, whole_extent, given.ndim == 4)
+    return (
+      code if content is whole else dataclasses.replace(code, canvas=content, canvas_extent=extent)
+    )
+
+  @staticmethod
+  def _lost(
+    content: jax.Array,
+    stylizer: "Stylizer",
+    features: jax.Array,
+    own_style: StyleCode | None,
+    extent: Extent | None,
+  ) -> jax.Array:
+    _, h, w, _ = content.shape
+    decoded = stylizer._decode_all(features, own_style, _borders(extent, h))
+    return content - decoded[:, :h, :w]
 
   def render(
-    self, content: ContentCode, code: StyleCode, alpha: float | jax.Array = 1.0
+    self,
+    content: ContentCode,
+    code: StyleCode,
+    alpha: ArrayLike = 1.0,
+    *,
+    detail: ArrayLike = 0.0,
+    color: str = "style",
+    masks: ArrayLike | None = None,
   ) -> jax.Array:
     """Renders encoded contents in the styles of `code`.
 
     alpha weighs AdaIN's t against the content's features (Huang & Belongie 2017, eq. 14).
     AdaConv's paper has no such control; there alpha weighs the style's kernels against those
     predicted from the content taken as its own style, which are affine in the descriptors, so
-    this is also the interpolation of descriptors.
+    this is also the interpolation of descriptors. In neither paper: what the decoder loses of the
+    content, that is, the content minus what is made of it at 0, is added with the weight
+    1 - alpha. So alpha 0 is the content itself, which takes one more decoding below 1. An alpha
+    that is an array is never taken for a 1. Where alpha is a map, the picture at alpha 1 is mixed
+    with the content, pixel by pixel, which takes no other decoding.
+
+    detail, which no paper has, takes from the content what relu4_1 cannot hold, such as faces and
+    small lettering; see `add_detail`.
+
+    With masks, every style is rendered with what its region of the content is normalized by, at
+    every scale, and the pictures are put together pixel by pixel. So nothing of a style or of its
+    region is in another one, and the encoder runs once, the decoder K times (2 K times for an alpha
+    below 1 in AdaConv).
 
     Args:
       content: from `encode_content`.
-      code: from `encode_style`, of n styles, or of one for all contents.
-      alpha: 0 (content) to 1 (style).
+      code: from `encode_style`, of n styles, or of one for all contents; with masks, a list of K
+        such codes.
+      alpha: 0 (the content itself) to 1 (style): one number, `[n]` with one for each content, or a
+        map, `[h, w]` for all contents or `[n, h, w]`.
+      detail: 0 (none, the papers' result) to 1, one number or `[n]`: how much of the content's
+        fine structure replaces the output's own.
+      color: whose colors the output has: "style", or "luminance" for the output's luma with the
+        content's chroma, see `keep_chroma`. For the third way, encode `match_colors(style, ...)`.
+      masks: where each style is, `[K, h, w]` for all contents or `[n, K, h, w]`; float in [0, 1],
+        boolean or uint8. Where they overlap, they are divided by their sum; where the sum is below
+        1, the rest is the content itself.
 
     Returns:
-      `[n, h, w, 3]` in [0, 1].
+      The stylized contents, of the shape and type of those that were encoded; uint8 is rounded.
 
     Raises:
-      ValueError: `code` is neither of one style nor of one per content; the contents were not
-        encoded for alpha.
+      ValueError: `code` is neither of one style nor of one per content, or not a list of such
+        beside masks; alpha or detail is not in [0, 1], or has another number than there are
+        contents; the contents were not encoded for alpha, or have `stats` beside masks; color is
+        neither of these; the masks are not one per style and of the contents' size.
     """
-    n, (h, w) = content.features.shape[0], content.size
-    styles = jax.tree.leaves(code)[0].shape[0]
-    if styles not in (1, n):
-      raise ValueError(f"code: expected one style, or one for each of {n} contents, got {styles}")
-    if self.model.alpha_needs_own_style and not is_one(alpha):
-      if content.own_style is None:
-        raise ValueError("alpha: expected 1, because of encode_content(..., for_alpha=False)")
-      code = blend(content.own_style, code, alpha)
-    extent = content.extent and content.extent.padded(STRIDE).over(STRIDE)
-    where = inside(content.features, extent)
-    target = self._apply(content.features, code, alpha, where, method="content_target")
-    size = (target.shape[1] * STRIDE, target.shape[2] * STRIDE)
-    if jax.tree.leaves(code)[0].shape[0] == 1:  # one for all contents, even behind the blend
-      pictures = one_by_one(lambda x: self._decode(x, code, extent), target, size=size)
+    check_color(color, RENDERED_COLORS)
+    if not isinstance(content, ContentCode):
+      raise ValueError(
+        f"content: expected what encode_content returns, got {_kind(content)}; `stylize` takes "
+        "pictures"
+      )
+    n, h, w, _ = content.pictures.shape
+    codes = _check_codes(self, code, n, masks)
+    alpha = as_weight("alpha", alpha, n, size=(h, w))
+    detail = as_weight("detail", detail, n)
+    shares = regions = cover = None
+    if masks is not None:
+      if content.stats is not None:
+        raise ValueError(
+          "masks: expected None for contents with `stats`, which are of whole frames"
+        )
+      known = content.extent is None
+      masks = to_float(check_masks(masks, len(codes), n, (h, w), values=known))
+      shares, cover = shares_of(jnp.broadcast_to(masks, (n, *masks.shape[1:])))
+      regions = shares * jnp.expand_dims(cover, 1)  # what is not covered is in no region
+    if is_map(alpha):
+      strength = jnp.broadcast_to(jnp.asarray(alpha).reshape(-1, h, w), (n, h, w))
+      cover, alpha = strength if cover is None else strength * cover, 1.0
+    if not is_one(alpha) and content.lost is None:
+      raise ValueError("alpha: expected 1, because of encode_content(..., for_alpha=False)")
+    originals = to_float(content.pictures)
+    pictures = self._paint(content, codes, alpha, regions)
+    if content.canvas is not None:
+      keep = jnp.asarray(1 - over_axes(alpha, 4))
+      if keep.ndim and shares is not None:
+        keep = jnp.tile(keep, (len(codes), 1, 1, 1))
+      pictures = enlarge(
+        pictures, content.canvas, originals, keep, content.canvas_extent, content.extent
+      )
+    if shares is not None:
+      layers = jnp.clip(pictures, 0, 1).reshape(-1, n, h, w, 3)
+      pictures = jnp.sum(layers * jnp.expand_dims(jnp.moveaxis(shares, 1, 0), -1), 0)
+    if not is_zero(detail):
+      pictures = add_detail(pictures, originals, detail, content.extent)
+    if color == "luminance":
+      pictures = keep_chroma(pictures, originals)
+    pictures = jnp.clip(pictures, 0, 1)
+    if cover is not None:
+      cover = jnp.expand_dims(cover.astype(pictures.dtype), -1)
+      pictures = cover * pictures + (1 - cover) * originals
+    pictures = from_float(pictures, content.pictures.dtype)
+    return pictures if content.batched else jnp.squeeze(pictures, 0)
+
+  def _paint(
+    self,
+    content: ContentCode,
+    codes: list[StyleCode],
+    alpha: float | jax.Array,
+    masks: jax.Array | None,
+  ) -> jax.Array:
+    """Renders contents at the size of their canvas, without detail and colors.
+
+    Args:
+      content: n contents.
+      codes: one of them, or with masks K.
+      alpha: a number or `[n]`.
+      masks: where the styles are, `[n, K, h, w]`, or None.
+
+    Returns:
+      `[n, h', w', 3]`, with masks `[K n, h', w', 3]`, all contents in the first style first.
+    """
+    canvas, extent = content.painted()
+    n, h, w, _ = canvas.shape
+    borders, regions, repeat = _borders(extent, h), None, len(codes)
+    features, own_style, code = content.features, content.own_style, codes[0]
+    lost: Any = content.lost  # not None for an alpha other than 1
+    if masks is not None:
+      code = stack_codes(codes, n)
+      regions = self._regions(masks, content)
+      features, own_style, canvas, alpha = jax.tree.map(
+        lambda x: jnp.tile(x, (repeat, *(1,) * (x.ndim - 1))) if jnp.ndim(x) else x,
+        (features, own_style, canvas, alpha),
+      )
+    if not is_one(alpha):
+      if masks is not None and not self.model.needs_scale_stats:  # normalizes nothing at alpha 0
+        lost = jnp.tile(lost, (repeat, 1, 1, 1))
+      elif masks is not None:
+        decoded = self._decode_all(features, own_style, borders, None, regions)
+        lost = canvas - decoded[:, :h, :w]
+      if self.model.alpha_needs_own_style:
+        code = blend(own_style, code, alpha)
+    where = borders.inside(features)
+    stats = content.stats and _for_each(n, content.stats)
+    first = stats and widen_stats(stats[0], channel_stats(features, where=where))
+    if regions is not None:
+      first = region_stats(features, regions[0], where=where)
+    huge = n == repeat == 1 and not self.model.needs_scale_stats and too_large(features.nbytes)
+    if huge and first is None:
+      rows = 4 * math.prod(features.shape[2:])
+      first = stats_by_strips(lambda x: x, features, reach=0, row_bytes=rows)
+    given = () if first is None else (first,)  # a model that is never given any need not take them
+
+    def normalize(features: jax.Array) -> jax.Array:
+      return self._apply(features, code, alpha, where, *given, method="content_target")
+
+    if huge and first is not None:  # strip by strip, so that there is no second map of this size
+      pictures = self._decode_all(features, code, borders, stats, prepare=normalize)
     else:
-      pictures = one_by_one(lambda x, c: self._decode(x, c, extent), target, code, size=size)
-    return jnp.clip(pictures[:, :h, :w], 0, 1)
+      pictures = self._decode_all(normalize(features), code, borders, stats, regions)
+    pictures = pictures[:, :h, :w]
+    return pictures if is_one(alpha) else pictures + (1 - over_axes(alpha, 4)) * lost
 
-  def _features(self, images: jax.Array, extent: Extent | None = None) -> jax.Array:
+  def _regions(self, masks: jax.Array, content: ContentCode) -> tuple[jax.Array, ...]:
+    """Returns what weighs the positions of every feature map that the model normalizes."""
+    canvas, extent = content.painted()
+    masks = jnp.moveaxis(masks, 1, 0).reshape(-1, *masks.shape[2:], 1)
+    if content.canvas is not None:
+      masks = resize_from(masks, content.extent, canvas, extent, "linear")
+    if extent is None:
+      masks = reflect_pad_to_multiple(masks, STRIDE)
+    else:
+      masks = mirror_all(masks, extent)
+    scales = range(len(SCALES) if self.model.needs_scale_stats else 1)
+    return tuple(shrink(masks, STRIDE >> max(scale - 1, 0)) for scale in scales)
+
+  def _decode_all(
+    self,
+    target: jax.Array,
+    code: StyleCode | None,
+    borders: Borders,
+    stats: ContentStats | None = None,
+    regions: tuple[jax.Array, ...] | None = None,
+    prepare: Callable[[jax.Array], jax.Array] | None = None,
+  ) -> jax.Array:
+    """Decodes to pictures in [0, 1].
+
+    Args:
+      target: the input of the decoder.
+      code: the styles; None for a model that has none without a style.
+      borders: where the pictures end.
+      stats: see `_decode`.
+      regions: see `_decode`.
+      prepare: makes the input of the decoder of some rows of `target`; None: `target` is that.
+    """
+    size = (target.shape[1] * STRIDE, target.shape[2] * STRIDE)
+    leaves = jax.tree.leaves(code)
+    if not leaves or leaves[0].shape[0] == 1:  # one for all contents, even after the blend
+      decode = lambda x, s, r: self._decode(x, code, borders, s, r, prepare=prepare)  # noqa: E731
+      pictures = one_by_one(decode, target, stats, regions, size=size)
+    else:
+      decode = lambda x, c, s, r: self._decode(x, c, borders, s, r)  # noqa: E731
+      pictures = one_by_one(decode, target, code, stats, regions, size=size)
+    return jnp.clip(pictures, 0, 1)
+
+  def content_stats(self, content: ContentCode, code: StyleCode) -> ContentStats:
+    """Computes the statistics that `render` normalizes the contents with.
+
+    Averages of them over the frames of a shot, given to `render` as `ContentCode.stats`, keep the
+    frames from flickering.
+
+    Args:
+      content: from `encode_content`; its own `stats`, if any, normalize what enters the scales
+        after the first.
+      code: from `encode_style`, of n styles, or of one for all contents.
+
+    Returns:
+      For every normalization of the model its mean and deviation, each `[n, c]`.
+    """
+    _check_code(self, code)
+    canvas, extent = content.painted()
+    n, borders = canvas.shape[0], _borders(extent, canvas.shape[1])
+    if not self.model.needs_scale_stats:
+      return (channel_stats(content.features, where=borders.inside(content.features)),)
+    given = content.stats and _for_each(n, content.stats)
+    size = (content.features.shape[1] * STRIDE, content.features.shape[2] * STRIDE)
+
+    def measure(features: jax.Array, given: ContentStats | None, code: StyleCode) -> ContentStats:
+      measured: list[ChannelStats] = []
+      self._decode(features, code, borders, given, measured=measured)
+      return tuple(measured)
+
+    if jax.tree.leaves(code)[0].shape[0] == 1:
+      return one_by_one(lambda x, s: measure(x, s, code), content.features, given, size=size)
+    return one_by_one(measure, content.features, given, code, size=size)
+
+  def _padded_features(
+    self, images: jax.Array, extent: Extent | None
+  ) -> tuple[jax.Array, jax.Array | None]:
+    """Returns relu4_1 of images padded to a multiple of 8, and where it is valid; None: all."""
+    if extent is None:
+      return self._features(reflect_pad_to_multiple(images, STRIDE)), None
+    borders = _borders(extent, images.shape[1])
+    features = self._features(mirror_all(images, extent), borders)
+    return features, borders.inside(features)
+
+  def _features(self, images: jax.Array, borders: Borders = UNPADDED) -> jax.Array:
     size = (images.shape[1], images.shape[2])
-    return one_by_one(lambda x: self._encode(x, extent), images, size=size)
+    return one_by_one(lambda x: self._encode(x, borders), images, size=size)
 
-  def _encode(self, images: jax.Array, extent: Extent | None) -> jax.Array:
+  def _encode(self, images: jax.Array, borders: Borders) -> jax.Array:
     def encode(images: jax.Array) -> jax.Array:
-      outputs = self.vgg.apply({"params": self.vgg_params}, images, (ENCODER_LAYER,), extent)
+      pixels = to_float(images)
+      outputs = self.vgg.apply({"params": self.vgg_params}, pixels, (ENCODER_LAYER,), borders)
       return cast(Mapping[str, jax.Array], outputs)[ENCODER_LAYER]
 
-    if images.shape[1] % STRIDE:  # a style, whose last rows the poolings drop
+    if images.shape[1] % STRIDE:  # a `style_size` that is not a multiple
       return encode(images)
     return by_strips(
       encode,
@@ -193,37 +602,229 @@ class Stylizer:
       reach=reach(self.vgg.arch, ENCODER_LAYER),
       row_bytes=images.shape[0] * image_bytes(1, images.shape[2]),
       scale=Fraction(1, STRIDE),
-      whole=extent is not None,
+      whole=borders is not UNPADDED,
     )
 
-  def _decode(self, features: jax.Array, code: StyleCode, extent: Extent | None) -> jax.Array:
-    """Decodes scale by scale, between which a model may need the whole feature map's statistics."""
+  def _decode(
+    self,
+    features: jax.Array,
+    code: StyleCode | None,
+    borders: Borders,
+    given: ContentStats | None = None,
+    regions: tuple[jax.Array, ...] | None = None,
+    measured: list[ChannelStats] | None = None,
+    prepare: Callable[[jax.Array], jax.Array] | None = None,
+  ) -> jax.Array:
+    """Decodes scale by scale, between which a model may need the whole feature map's statistics.
+
+    Args:
+      features: the input of the first scale.
+      code: the styles.
+      borders: where the pictures end within the features.
+      given: the statistics to use; None: the features' own.
+      regions: the weights of positions in the features' own statistics, for every scale; None: all
+        are alike.
+      measured: a list to put the features' own statistics into, and nothing is decoded after the
+        last.
+      prepare: see `_decode_all`; for a model that does not need the statistics of scales.
+    """
     needs_stats = self.model.needs_scale_stats
-    for scale, (c_in, widths) in enumerate(SCALES):
-      stats = channel_stats(features, where=inside(features, extent)) if needs_stats else None
-      decode = functools.partial(self._decode_scale, scale, code, stats, extent)
-      grow = 2 if scale else 1
-      features = by_strips(
-        decode,
-        features,
-        reach=self.model.kernel_size + len(widths),
-        row_bytes=4 * features.shape[0] * features.shape[2] * grow**2 * c_in,
-        scale=Fraction(grow),
-        whole=extent is not None,
-      )
-      if grow == 2 and extent is not None:
-        extent = extent.times(2)
+    last = len(SCALES) - 1
+    for scale in range(len(SCALES)):
+      where, stats = borders.inside(features), None
+      if needs_stats and regions is None:
+        stats = channel_stats(features, where=where)
+      elif needs_stats and regions is not None:
+        stats = region_stats(features, regions[scale], where=where)
+      if measured is not None and stats is not None:
+        measured.append(stats)
+        if len(measured) == len(SCALES):
+          break
+      if given is not None and stats is not None:
+        stats = widen_stats(given[scale], stats)
+      decode = functools.partial(self._decode_scale, scale, code, stats, borders)
+      if prepare is not None and scale == 0:
+        decode = lambda rows, first=prepare, second=decode: second(first(rows))  # noqa: E731
+      sizes = {"reach": self._reach(scale), "row_bytes": _row_bytes(scale, features)}
+      grow = Fraction(2 if scale else 1)
+      plain = borders is UNPADDED and regions is None and measured is None
+      if plain and scale == last - 1 and too_large(_output_bytes(scale, features)):
+        own = stats_by_strips(decode, features, **sizes, scale=grow) if needs_stats else None
+        if own is not None or not needs_stats:
+          if own is not None and given is not None:
+            own = widen_stats(given[last], own)
+          finish = functools.partial(self._decode_scale, last, code, own, borders)
+          return by_strips(
+            lambda rows, first=decode, second=finish: second(first(rows)),
+            features,
+            reach=self._reach(scale) + math.ceil(self._reach(last) / 2),
+            row_bytes=4 * _row_bytes(last, features),  # two rows of it, twice as long
+            scale=grow * 2,
+          )
+      features = by_strips(decode, features, **sizes, scale=grow, whole=borders is not UNPADDED)
     return features
+
+  def _reach(self, scale: int) -> int:
+    """How many rows of a scale's input an output row depends on, above and below."""
+    kernels = len(SCALES[scale][1]) if scale == 0 else math.ceil(len(SCALES[scale][1]) / 2)
+    return self.model.kernel_size // 2 + kernels + 1
 
   def _decode_scale(
     self,
     scale: int,
     code: StyleCode,
     stats: ChannelStats | None,
-    extent: Extent | None,
+    borders: Borders,
     features: jax.Array,
   ) -> jax.Array:
-    return self._apply(scale, features, code, stats, extent, method="decode_scale")
+    return self._apply(scale, features, code, stats, borders, method="decode_scale")
 
   def _apply(self, *args: Any, method: str) -> Any:
     return self.model.apply({"params": self.params}, *args, method=method)
+
+
+def _row_bytes(scale: int, features: jax.Array) -> int:
+  """Bytes of the largest feature map inside a scale, per row of its input `features`."""
+  n, _, w, _ = features.shape
+  return 4 * n * w * (4 if scale else 1) * SCALES[scale][0]
+
+
+def _output_bytes(scale: int, features: jax.Array) -> int:
+  n, h, w, _ = features.shape
+  return 4 * n * h * w * (4 if scale else 1) * SCALES[scale][1][-1]
+
+
+def check_stroke(stroke: Any, look_size: Any) -> None:
+  """Checks the arguments that size strokes.
+
+  Raises:
+    ValueError: one is not a number above 0.
+  """
+  sizes = {"stroke": stroke} | ({} if look_size is None else {"look_size": look_size})
+  for name, value in sizes.items():
+    is_number = isinstance(value, int | float | np.integer | np.floating)
+    # Python's whole numbers have no largest, but floats, which these become, have.
+    if not is_number or isinstance(value, bool) or not 0 < value <= sys.float_info.max:
+      got = "an array, maybe unknown" if isinstance(value, jax.Array) else repr(value)
+      raise ValueError(f"{name}: expected a number above 0, not an array, got {got}")
+
+
+def _canvas(
+  content: jax.Array,
+  extent: Extent | None,
+  stroke: float,
+  look_size: int | None,
+  canvas: Canvas | None,
+) -> tuple[jax.Array, Extent | None]:
+  """Returns contents `[n, h, w, 3]` at the size at which they are painted, and their extent there.
+
+  They are the same array where that is their own size.
+  """
+  n, h, w, c = content.shape
+  to = None
+  if canvas is not None:
+    (height, width), to = canvas
+  else:
+    height, width = painted_size(h, w, look_stroke(h, w, stroke, look_size))
+    if (height, width) == (h, w):
+      return content, extent
+  like = jax.ShapeDtypeStruct((n, height, width, c), content.dtype)
+  return resize_from(content, extent, like, to, "linear"), to
+
+
+def look_stroke(height: int, width: int, stroke: float, look_size: int | None) -> float:
+  """Returns how coarse strokes are for both arguments."""
+  return stroke if look_size is None else stroke * min(height, width) / look_size
+
+
+def _check_codes(stylizer: Stylizer, code: Any, contents: int, masks: Any) -> list[StyleCode]:
+  """Returns the codes of a rendering: one, or with masks one per mask."""
+  if (masks is not None) != isinstance(code, list):
+    raise ValueError(
+      "code and masks: expected a list of codes beside masks, one for each, and one code without; "
+      f"got {_kind(code)} and masks {None if masks is None else list(np.shape(masks))}"
+    )
+  codes = code if isinstance(code, list) else [code]
+  if not codes:
+    raise ValueError("code: expected at least one, got an empty list")
+  for one in codes:
+    _check_code(stylizer, one)
+    styles = jax.tree.leaves(one)[0].shape[0]
+    if styles not in (1, contents):
+      raise ValueError(
+        f"code: expected one style, or one for each of {contents} contents, got {styles}"
+      )
+  return codes
+
+
+def _check_code(stylizer: Stylizer, code: Any) -> None:
+  """Checks that a code is one of this model, whatever its number of styles."""
+  expected = _shapes(stylizer)
+  leaves, tree = jax.tree.flatten(code)
+  shapes = [np.shape(leaf) for leaf in leaves]
+  name = f"code: expected what encode_style of this model ({stylizer.model.transform}) returns"
+  if tree != jax.tree.structure(expected):
+    raise ValueError(
+      f"{name}, got {_kind(code)}; encode the style with this model first: "
+      "code = model.encode_style(style)"
+    )
+  wanted = [leaf.shape[1:] for leaf in jax.tree.leaves(expected)]
+  if [shape[1:] for shape in shapes] == wanted and len({shape[:1] for shape in shapes}) == 1:
+    return
+  if shapes == wanted:
+    raise ValueError(
+      f"{name}, with a leading axis for the styles, got one style without it; add it again: "
+      "jax.tree.map(lambda x: x[None], code)"
+    )
+  pairs = zip(shapes, wanted, strict=True)
+  got, shape = next((pair for pair in pairs if pair[0][1:] != pair[1]), (shapes[0], wanted[0]))
+  raise ValueError(f"{name}, arrays {['n', *shape]} of one n, got {list(got)}")
+
+
+def _shapes(stylizer: Stylizer) -> StyleCode:
+  """Returns the shapes of a code of one style."""
+  like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), x.dtype), stylizer.params)
+  leaves, tree = jax.tree.flatten(like)
+  return _code_shapes(stylizer.model, tuple(leaves), tree)
+
+
+@functools.lru_cache(maxsize=16)
+def _code_shapes(model: TransferModel, leaves: tuple[Any, ...], tree: Any) -> StyleCode:
+  """Traces the model's `encode_style`, once per model."""
+  params = jax.tree.unflatten(tree, leaves)
+  # Of the model alone, because tracing VGG would take most of the time.
+  side = 2 if model.style_size is None else model.style_size // STRIDE
+  features = jax.ShapeDtypeStruct((1, side, side, SCALES[0][0]), jnp.float32)
+
+  def encode(params: Params, features: jax.Array) -> StyleCode:
+    return model.apply({"params": params}, features, None, method="encode_style")
+
+  # Constants of the program are transferred to the device, which the user may have disallowed.
+  with jax.transfer_guard("allow"), only_shapes():
+    return jax.eval_shape(encode, params, features)
+
+
+def _for_each(count: int, stats: ContentStats) -> ContentStats:
+  return jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape[1:])), stats)
+
+
+def _batch(name: str, pictures: ArrayLike, extent: Extent | None) -> jax.Array:
+  """Checks pictures, and returns a batch of floats."""
+  return _as_batch(check_pictures(name, pictures, values=extent is None))
+
+
+def _borders(extent: Extent | None, rows: int) -> Borders:
+  """Makes the borders of contents in arrays of `rows` rows; they are padded to a multiple of 8."""
+  return UNPADDED if extent is None else Borders(extent.padded(STRIDE), rows)
+
+
+def _as_batch(pictures: jax.Array | np.ndarray) -> jax.Array:
+  pictures = to_float(pictures)
+  return pictures if pictures.ndim == 4 else jnp.expand_dims(pictures, 0)
+
+
+def _kind(value: Any) -> str:
+  if value is None:
+    return "None"
+  shape = getattr(value, "shape", None)
+  return type(value).__name__ if shape is None else f"an array of the shape {list(shape)}"

@@ -1,4 +1,4 @@
-"""What the rest of the package asks of a model's trained part, whichever transform it has."""
+"""What the rest of the package requires of a model's trained part, for any transform."""
 
 from typing import Any, ClassVar, Protocol, TypeAlias
 
@@ -6,7 +6,7 @@ import jax
 
 from adaconv_jax.models.style_code import StyleCode
 from adaconv_jax.ops.adain import ChannelStats
-from adaconv_jax.ops.extent import Extent
+from adaconv_jax.ops.extent import UNPADDED, Borders
 
 Params: TypeAlias = Any  # a pytree of arrays
 
@@ -14,18 +14,20 @@ Params: TypeAlias = Any  # a pytree of arrays
 class TransferModel(Protocol):
   """A Flax module such as `AdaIN` or `AdaConv`, which runs on relu4_1 of contents and styles.
 
-  `Stylizer` and the training step call the methods through `apply`. One that a model does not need
-  an argument of ignores it.
+  `Stylizer` and the training step call the methods through `apply`. A model ignores arguments that
+  it does not need.
 
   Attributes:
     transform: its name in configs and files.
-    slow_params: patterns of the paths of parameters that `config.optimizer.style_rate` slows, as
-      "predictors_*/spatial/*" for `fnmatch`.
+    slow_params: `fnmatch` patterns of the paths of parameters that `config.optimizer.style_rate`
+      slows, such as "predictors_*/spatial/*".
     style_size: height and width to which styles are resized; None for any size.
-    kernel_size: of the largest kernel that a style brings to a scale of the decoder; 0 for none.
+    style_fit: how a style gets that size: "squeeze" resizes all of it, "crop" takes the middle
+      square.
+    kernel_size: of the largest kernel that a style has for a scale of the decoder; 0 for none.
     needs_scale_stats: whether `decode_scale` takes the statistics of the whole feature map.
     alpha_needs_own_style: whether alpha blends the style's code with that of the content taken as
-      its own style; else `content_target` blends.
+      its own style; otherwise `content_target` blends, and returns the content's features at 0.
   """
 
   transform: ClassVar[str]
@@ -35,6 +37,8 @@ class TransferModel(Protocol):
 
   @property
   def style_size(self) -> int | None: ...  # noqa: D102
+  @property
+  def style_fit(self) -> str: ...  # noqa: D102
   @property
   def kernel_size(self) -> int: ...  # noqa: D102
 
@@ -53,14 +57,17 @@ class TransferModel(Protocol):
     code: StyleCode,
     alpha: float | jax.Array = 1.0,
     where: jax.Array | None = None,
+    stats: ChannelStats | None = None,
   ) -> jax.Array:
-    """What enters the decoder, and what the output's relu4_1 is trained to equal.
+    """Computes the input of the decoder, which the output's relu4_1 is trained to equal.
 
     Args:
       content_features: relu4_1 of the contents, `[n, h, w, 512]`.
       code: of n styles, or of one for all contents.
-      alpha: 0 (content) to 1 (style).
+      alpha: 0 (content) to 1 (style), one number or `[n]`.
       where: the valid pixels, boolean `[h, w, 1]`; None: all.
+      stats: of relu4_1 to normalize the contents with, for a model that normalizes them here; None:
+        their own.
     """
     ...
 
@@ -74,17 +81,18 @@ class TransferModel(Protocol):
     features: jax.Array,
     code: StyleCode,
     stats: ChannelStats | None = None,
-    extent: Extent | None = None,
+    borders: Borders = UNPADDED,
   ) -> jax.Array:
     """Runs one scale of the decoder.
 
     Args:
       scale: 0 (coarse) to 3.
-      features: `[n, h, w, c]`, what enters the scale, or some rows of it.
+      features: `[n, h, w, c]`, the input of the scale, or some rows of it.
       code: of n styles, or of one for all contents.
-      stats: statistics of the whole feature map, where `features` are some rows of it and
-        `needs_scale_stats`.
-      extent: the valid region of `features`; None: all.
+      stats: what to normalize the features with, if `needs_scale_stats` is set: statistics of the
+        whole feature map, of which `features` may be some rows, or of all frames of a video.
+      borders: where the pictures end, if they do not fill `features`. `Decoder.decode_scale` takes
+        them; a model's own 3x3 convolutions take `borders.mirror(features)`.
 
     Returns:
       `[n, h, w, c']` for scale 0, `[n, 2 h, 2 w, c']` for the others.
@@ -92,9 +100,9 @@ class TransferModel(Protocol):
     ...
 
   def init(self, rngs: Any, *args: Any, **kwargs: Any) -> Any:
-    """Flax's: initializes the parameters with relu4_1 of contents and of styles."""
+    """Flax's method: initializes the parameters with relu4_1 of contents and of styles."""
     ...
 
   def apply(self, variables: Any, *args: Any, **kwargs: Any) -> Any:
-    """Flax's: calls a method with parameters."""
+    """Flax's method: calls a method with parameters."""
     ...

@@ -1,7 +1,7 @@
-"""Grey and separable filters: what the measures of pictures are made of.
+"""Luma and separable filters, which the measures of pictures use.
 
-Pure functions of one image. Filters give only the pixels that they cover whole, so that nothing at
-a picture's border is invented.
+Pure functions of one image. Filters return only the pixels whose whole window is inside the
+picture, so nothing is invented at the border.
 """
 
 from collections.abc import Sequence
@@ -17,12 +17,12 @@ LUMA = (0.299, 0.587, 0.114)
 
 
 def to_gray(image: Array) -> jax.Array:
-  """Luma of `[..., 3]` RGB in [0, 1], without the last axis."""
-  return jnp.asarray(image) @ jnp.asarray(LUMA, jnp.float32)
+  """Returns the luma of RGB `[..., 3]` in [0, 1], without the last axis."""
+  return jnp.matmul(image, jnp.asarray(LUMA, jnp.float32), precision="highest")
 
 
 def gaussian(sigma: float, radius: int) -> np.ndarray:
-  """`2 * radius + 1` samples of a Gaussian, with sum 1."""
+  """Returns `2 * radius + 1` samples of a Gaussian, with sum 1."""
   taps = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
   return taps / taps.sum()
 

@@ -8,21 +8,31 @@ Both papers minimize
 
 over layers i = relu1_1 ... relu4_1 (Huang & Belongie 2017, eq. 11 to 13). The target is AdaIN's
 output t for AdaIN and the content's own features for AdaConv. Squared norms are means over all
-elements, the convention with which the published style weight is 10.
+elements, the convention for which the published style weight is 10.
 """
 
 from collections.abc import Iterable, Mapping
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from adaconv_jax.ops.adain import EPS, ChannelStats, at_least_float32, channel_stats
 from adaconv_jax.ops.filters import separable
 
-# Binomial: in frequency cos(w / 2)^4 and sin(w / 2)^4. The second has all of a period of 2 pixels,
-# a quarter of one of 4 and next to nothing of the longer ones.
+# Binomial: in frequency cos(w / 2)^4 and sin(w / 2)^4. The second passes all of a period of 2
+# pixels, a quarter of one of 4, and almost nothing of longer ones.
 _LOW = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
 _NYQUIST = (1 / 16, -4 / 16, 6 / 16, -4 / 16, 1 / 16)
+
+PALETTE_SHARES = 64
+_AXES = [(1, 0, 0), (0, 1, 0), (0, 0, 1)]
+_FACES = [(1, 1, 0), (1, -1, 0), (1, 0, 1), (1, 0, -1), (0, 1, 1), (0, 1, -1)]
+_CUBE = [(1, 1, 1), (1, 1, -1), (1, -1, 1), (-1, 1, 1)]
+_DIRECTIONS = np.array(
+  [np.array(direction) / np.linalg.norm(direction) for direction in (*_AXES, *_FACES, *_CUBE)],
+  np.float32,
+)
 
 
 def content_loss(features: jax.Array, target: jax.Array) -> jax.Array:
@@ -43,7 +53,7 @@ def style_loss(
   Args:
     features: the output's VGG feature maps by layer name, each `[n, h, w, c]`.
     style_features: the style's; their spatial sizes may differ.
-    layer_weights: weight of each layer that counts, by name; (1, 1, 1, 1) as published.
+    layer_weights: weight of each layer to compare, by name; (1, 1, 1, 1) as published.
     eps: added to the variances inside the roots, so that flat channels have finite gradients.
 
   Returns:
@@ -65,7 +75,7 @@ def style_loss(
 def layer_stats(
   features: Mapping[str, jax.Array], layers: Iterable[str], *, eps: float = EPS
 ) -> dict[str, ChannelStats]:
-  """Computes what `statistics_loss` compares: the channel statistics of `layers`, by name."""
+  """Computes the channel statistics of `layers`, by name, which `statistics_loss` compares."""
   return {layer: channel_stats(features[layer], eps=eps) for layer in layers}
 
 
@@ -74,12 +84,12 @@ def statistics_loss(
   style_stats: Mapping[str, ChannelStats],
   layer_weights: Mapping[str, float],
 ) -> jax.Array:
-  """`style_loss` where the statistics of the feature maps are known, as of a style met often.
+  """Computes `style_loss` from known statistics, such as those of a style that is used often.
 
   Args:
     stats: the output's channel statistics by layer name.
     style_stats: the style's.
-    layer_weights: weight of each layer that counts, by name.
+    layer_weights: weight of each layer to compare, by name.
 
   Returns:
     A scalar.
@@ -92,17 +102,95 @@ def statistics_loss(
   return total
 
 
+def self_similarity_loss(features: jax.Array, target: jax.Array, *, eps: float = EPS) -> jax.Array:
+  """Mean absolute difference of two matrices of cosine distances, a scalar.
+
+  The matrix of a feature map has the cosine distance of every position to every other one (after
+  STROTSS, Kolkin et al. 2019, section 2.2, which normalizes it by its sums). Where the content is
+  plain its positions are alike, and a decoder that fills a sky with marks makes them differ. A
+  change that all positions share, such as another style's, costs little. Not in AdaIN's and
+  AdaConv's papers.
+
+  Args:
+    features: the output's feature map `[n, h, w, c]`.
+    target: the content's, of the same shape.
+    eps: added to the squared lengths inside the roots, so that empty positions have finite
+      gradients.
+
+  Returns:
+    A scalar in [0, 2]; of features after a ReLU, in [0, 1].
+
+  Raises:
+    ValueError: the shapes differ.
+  """
+  if features.shape != target.shape:
+    raise ValueError(f"features: expected the target's shape {target.shape}, got {features.shape}")
+
+  def similarities(maps: jax.Array) -> jax.Array:
+    n, h, w, c = maps.shape
+    maps = at_least_float32(maps).reshape(n, h * w, c)
+    length = jnp.sqrt(jnp.sum(maps**2, axis=-1, keepdims=True) + eps)
+    unit = maps / length
+    return unit @ unit.swapaxes(1, 2)
+
+  # The distances are 1 minus these, so their differences are the same.
+  return jnp.mean(jnp.abs(similarities(features) - similarities(target)))
+
+
+def palette(images: jax.Array) -> jax.Array:
+  """Quantiles of the colors of images, along several directions of RGB.
+
+  Two pictures have the same palette when their colors have the same distribution, and that is so
+  when its projections on all directions are the same (Pitie et al. 2007). Here they are 13: the
+  axes, the diagonals of faces, and the diagonals of the cube.
+
+  Args:
+    images: `[n, h, w, 3]`, RGB in [0, 1], any size from 2 x 2 on.
+
+  Returns:
+    `[n, 13, 64]`: for each direction the means of 64 equal shares of the pixels in their order,
+    in units of RGB. Colors are averaged over 2 x 2 pixels first.
+  """
+  n, h, w, _ = images.shape
+  even = images[:, : h // 2 * 2, : w // 2 * 2].reshape(n, h // 2, 2, w // 2, 2, 3)
+  colors = at_least_float32(even).mean((2, 4)).reshape(n, -1, 3)
+  ordered = jnp.sort(jnp.einsum("npc,dc->ndp", colors, _DIRECTIONS), axis=-1)
+  return ordered @ _shares(ordered.shape[-1])
+
+
+def _shares(count: int) -> np.ndarray:
+  """Weights `[count, PALETTE_SHARES]` of the means over equal shares of `count` values in order.
+
+  The share k is from k * count / 64 to (k + 1) * count / 64; a value at its end belongs to it by
+  the part that lies inside.
+  """
+  ends = np.linspace(0, count, PALETTE_SHARES + 1)
+  first = np.arange(count)[:, None]
+  overlap = np.minimum(first + 1, ends[1:]) - np.maximum(first, ends[:-1])
+  return (np.maximum(overlap, 0) * PALETTE_SHARES / count).astype(np.float32)
+
+
+def palette_loss(ours: jax.Array, theirs: jax.Array) -> jax.Array:
+  """Mean squared difference of two results of `palette`, a scalar.
+
+  It is the sliced 2-Wasserstein distance of the two pictures' colors, squared (Bonneel et al.
+  2015). Not in AdaIN's and AdaConv's papers, whose style loss sees the mean and the deviation of
+  each channel but not which colors there are.
+  """
+  return jnp.mean((ours - theirs) ** 2)
+
+
 def pixel_loss(images: jax.Array, target: jax.Array) -> jax.Array:
   """Mean squared difference of two batches of images `[n, h, w, 3]`, a scalar."""
   return jnp.mean((images - target) ** 2)
 
 
 def checkerboard_loss(images: jax.Array) -> jax.Array:
-  """Mean square of what `[n, h, w, 3]` have at periods of about 2 pixels, a scalar.
+  """Mean square of patterns with a period of about 2 pixels in `[n, h, w, 3]`, a scalar.
 
-  The sum over vertical stripes, horizontal stripes and checkerboards. Not in the papers. The style
-  loss asks for contrast of any period, and what a decoder draws most easily behind its last
-  upsampling is a weave of 2 pixels; this makes it choose longer ones.
+  It is the sum over vertical stripes, horizontal stripes and checkerboards. Not in the papers. The
+  style loss asks for contrast of any period, and a weave of 2 pixels is what a decoder draws most
+  easily after its last upsampling; this loss makes it choose longer periods.
   """
   directions = ((_LOW, _NYQUIST), (_NYQUIST, _LOW), (_NYQUIST, _NYQUIST))
   filtered = (

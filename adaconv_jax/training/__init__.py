@@ -1,1 +1,1 @@
-"""The training step, its devices, and what a run shows and keeps."""
+"""The training: loop, step, optimizer, devices and progress."""

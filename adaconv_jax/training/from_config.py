@@ -1,4 +1,4 @@
-"""What a config of `configs/` describes: networks, optimizer and training steps."""
+"""Builds the networks, optimizer and training steps that a config describes."""
 
 from collections.abc import Sequence
 from typing import Any, TypeAlias
@@ -13,11 +13,11 @@ from adaconv_jax.training.state import check_ema_decay
 from adaconv_jax.training.step import TrainStep, make_train_step
 from adaconv_jax.vgg.network import VGG
 
-Config: TypeAlias = Any  # a ConfigDict as in `configs/`, whose attributes no type describes
+Config: TypeAlias = Any  # a ConfigDict as in `configs/`; there is no type for its attributes
 
 
 def make_networks(config: Config) -> tuple[TransferModel, VGG]:
-  """Builds what `config.model` describes, without weights."""
+  """Builds the networks of `config.model`, without weights."""
   model = make_model(config.model.transform, config.model.settings.to_dict())
   return model, VGG(config.model.vgg, config.model.vgg_padding, config.model.compute_dtype)
 
@@ -28,13 +28,13 @@ def make_steps(
   vgg: VGG,
   devices: Sequence[Any] | None = None,
 ) -> tuple[optax.GradientTransformation, TrainStep, TrainStep]:
-  """Builds the optimizer and the two training steps, of reconstruction and of transfer.
+  """Builds the optimizer and the training steps for reconstruction and for transfer.
 
   Args:
     config: a ConfigDict as in `configs/`.
     model: the trained part.
     vgg: encoder and loss network.
-    devices: what the steps run on; all devices by default.
+    devices: the devices that the steps run on; all by default.
   """
   check_ema_decay(config.ema_decay)
   optimizer = config.optimizer
@@ -53,6 +53,8 @@ def make_steps(
     pixel=config.loss.pixel_weight,
     style_ramp_steps=config.loss.style_ramp_steps,
     checkerboard=config.loss.checkerboard_weight,
+    self_similarity=config.loss.self_similarity_weight,
+    palette=config.loss.palette_weight,
   )
   reconstruct_step, transfer_step = (
     make_train_step(
@@ -64,6 +66,7 @@ def make_steps(
       reconstruct_steps=config.reconstruct_steps,
       reconstruct=reconstruct,
       ema_decay=config.ema_decay,
+      skip_loss_above=config.get("skip_loss_above", 0.0),  # which older configs do not have
       devices=devices,
     )
     for reconstruct in (True, False)

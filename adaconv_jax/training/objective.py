@@ -1,4 +1,4 @@
-"""What training minimizes: from a batch of images to the loss, for one device."""
+"""The training loss: from a batch of images to the loss, for one device."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -9,11 +9,15 @@ import jax.numpy as jnp
 
 from adaconv_jax.models.transfer_model import TransferModel
 from adaconv_jax.ops.adain import ChannelStats
+from adaconv_jax.ops.extent import resize_middle
 from adaconv_jax.ops.losses import (
   checkerboard_loss,
   content_loss,
   layer_stats,
+  palette,
+  palette_loss,
   pixel_loss,
+  self_similarity_loss,
   statistics_loss,
 )
 from adaconv_jax.ops.resize import resize
@@ -31,9 +35,12 @@ class LossWeights:
     style: weight of the style loss, the papers' lambda.
     layers: weight of every layer in the style loss, by name.
     pixel: weight of the pixel loss while the model learns to reconstruct.
-    style_ramp_steps: steps, counted from the end of the reconstruction phase, over which the style
-      weight grows linearly from zero; 0 starts with the full weight.
-    checkerboard: weight of the checkerboard loss after the reconstruction phase; 0 leaves it out.
+    style_ramp_steps: number of steps after the reconstruction phase over which the style weight
+      grows linearly from zero; 0 starts with the full weight.
+    checkerboard: weight of the checkerboard loss after the reconstruction phase; 0 omits it.
+    self_similarity: weight of the self-similarity loss of relu4_1 against the content's, after the
+      reconstruction phase; 0 omits it.
+    palette: weight of the palette loss after the reconstruction phase; 0 omits it.
   """
 
   content: float
@@ -42,32 +49,38 @@ class LossWeights:
   pixel: float = 0.0
   style_ramp_steps: int = 0
   checkerboard: float = 0.0
+  self_similarity: float = 0.0
+  palette: float = 0.0
 
 
 class StyleFeatures(NamedTuple):
-  """All that training takes from styles; it does not depend on the trained parameters.
+  """What training needs of styles; it does not depend on the trained parameters.
 
   Attributes:
     encoded: relu4_1 `[n, h, w, 512]`.
     stats: the channel statistics of the style loss's layers, by name.
+    palette: the colors, see `losses.palette`; None where no loss uses them.
   """
 
   encoded: jax.Array
   stats: Mapping[str, ChannelStats]
+  palette: jax.Array | None = None
 
 
 class Transfer(NamedTuple):
-  """What the losses of a batch are made of.
+  """What the losses of a batch are computed from.
 
   Attributes:
     output: the stylized contents, RGB.
-    target: what relu4_1 of the output is to be.
+    content: relu4_1 of the contents.
+    target: what relu4_1 of the output should be.
     encoded: relu4_1 of the output.
     stats: the output's channel statistics, by layer.
     style_stats: those of the styles.
   """
 
   output: jax.Array
+  content: jax.Array
   target: jax.Array
   encoded: jax.Array
   stats: Mapping[str, ChannelStats]
@@ -75,22 +88,29 @@ class Transfer(NamedTuple):
 
 
 def make_style_features(
-  model: TransferModel, vgg: VGG, style_layers: Mapping[str, float]
+  model: TransferModel, vgg: VGG, style_layers: Mapping[str, float], *, colors: bool = False
 ) -> Callable[[VGGParams, jax.Array], StyleFeatures]:
   """Builds `style_features(vgg_params, style) -> StyleFeatures`, of images in [0, 1].
 
   Args:
-    model: the trained part, for the size at which it takes styles.
+    model: the trained part, which determines the size of styles.
     vgg: encoder and loss network.
     style_layers: the layers of the style loss, by name.
+    colors: compute the palette, too.
   """
   layers = tuple(dict.fromkeys((*style_layers, ENCODER_LAYER)))
 
   def style_features(vgg_params, style):
-    if model.style_size:
+    if model.style_size and model.style_fit == "crop":
+      style = resize_middle(style, model.style_size)
+    elif model.style_size:
       style = resize(style, model.style_size, model.style_size)
     maps: Any = vgg.apply({"params": vgg_params}, style, layers)
-    return StyleFeatures(maps[ENCODER_LAYER], layer_stats(maps, style_layers))
+    return StyleFeatures(
+      maps[ENCODER_LAYER],
+      layer_stats(maps, style_layers),
+      palette(style) if colors else None,
+    )
 
   return style_features
 
@@ -122,14 +142,19 @@ def make_transfer(
     output = apply(params, target, code, method="decode")
     maps = features(vgg_params, output, layers)
     return Transfer(
-      output, target, maps[ENCODER_LAYER], layer_stats(maps, style_layers), style.stats
+      output,
+      content_features,
+      target,
+      maps[ENCODER_LAYER],
+      layer_stats(maps, style_layers),
+      style.stats,
     )
 
   return transfer
 
 
 def images_to_float(images: jax.Array) -> jax.Array:
-  """Converts uint8 images, as a batch has them, to float32 in [0, 1]."""
+  """Converts the uint8 images of a batch to float32 in [0, 1]."""
   return images.astype(jnp.float32) / 255
 
 
@@ -144,18 +169,18 @@ def make_loss(
     model: the trained part.
     vgg: encoder and loss network.
     weights: of the loss terms.
-    reconstruct: take every content as its own style, and the pixel loss in place of the style
-      loss. A decoder that has not first learned to invert VGG's features satisfies the style loss
-      with texture alone and hardly recovers the content, so short runs start this way.
+    reconstruct: use every content as its own style, and the pixel loss instead of the style loss. A
+      decoder that has not yet learned to invert VGG's features satisfies the style loss with
+      texture alone and hardly recovers the content, so short runs start this way.
   """
   transfer = make_transfer(model, vgg, weights.layers)
-  style_features = make_style_features(model, vgg, weights.layers)
+  style_features = make_style_features(model, vgg, weights.layers, colors=bool(weights.palette))
 
   def loss(params, vgg_params, batch, style_scale):
     content = images_to_float(batch["content"])
     if reconstruct:
       style = style_features(vgg_params, content)
-    elif isinstance(batch["style"], StyleFeatures):  # kept ones, in float16
+    elif isinstance(batch["style"], StyleFeatures):  # cached ones, in float16
       kept = batch["style"]
       style = kept._replace(encoded=kept.encoded.astype(vgg.compute_dtype))
     else:
@@ -172,6 +197,13 @@ def make_loss(
       if weights.checkerboard:
         metrics["checkerboard_loss"] = checkerboard_loss(done.output)
         total = total + weights.checkerboard * metrics["checkerboard_loss"]
+      if weights.self_similarity:
+        metrics["self_similarity_loss"] = self_similarity_loss(done.encoded, done.content)
+        total = total + weights.self_similarity * metrics["self_similarity_loss"]
+      if weights.palette:
+        assert style.palette is not None  # `colors` was set
+        metrics["palette_loss"] = palette_loss(palette(done.output), style.palette)
+        total = total + weights.palette * metrics["palette_loss"]
     return total, {"loss": total, **metrics}
 
   return loss

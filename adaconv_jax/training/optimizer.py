@@ -17,7 +17,7 @@ def make_schedule(
 
   Args:
     learning_rate: the peak.
-    warmup_steps: steps of linear growth from zero.
+    warmup_steps: number of steps of linear growth from zero.
     decay: "inverse_time", learning_rate / (1 + decay_rate * step), as published; or "cosine" down
       to zero at `num_steps`.
     decay_rate: the published schedule's, 5e-5.
@@ -49,10 +49,9 @@ def make_optimizer(
   Args:
     schedule: the learning rate.
     clip_norm: global norm to which gradients are clipped; 0 for no clipping.
-    style_rate: factor of the learning rate of `slow_params`: AdaConv's style encoder and predictors
-      of spatial kernels. Their layers add up thousands of inputs, in the encoder most of them
-      positive, so that one step of Adam moves what they predict much further than the other
-      layers'.
+    style_rate: factor on the learning rate of `slow_params`: AdaConv's style encoder and predictors
+      of spatial kernels. Their layers add up thousands of inputs, most of them positive in the
+      encoder, so one step of Adam changes their outputs much more than those of other layers.
     slow_params: patterns of their paths; see `TransferModel`.
 
   Raises:

@@ -1,4 +1,4 @@
-"""What a training run carries from step to step."""
+"""The state of a training run."""
 
 from typing import Any
 
@@ -11,24 +11,46 @@ from adaconv_jax.models.transfer_model import Params
 
 
 @struct.dataclass
+class Health:
+  """Statistics of the losses so far, by which the next step is judged; all scalars.
+
+  Attributes:
+    seen: number of losses in mean and variance, in this phase of the training.
+    mean: running mean of the logarithm of the loss.
+    variance: its running variance.
+    skipped: number of all steps that were skipped.
+    in_a_row: number of steps skipped since the last one that was not.
+  """
+
+  seen: jax.Array
+  mean: jax.Array
+  variance: jax.Array
+  skipped: jax.Array
+  in_a_row: jax.Array
+
+
+@struct.dataclass
 class TrainState:
-  """What a training run carries from step to step.
+  """The state that a training run carries from step to step.
 
   Attributes:
     step: number of steps done, a scalar.
-    params: the trained parameters; VGG's are not among them.
+    params: the trained parameters, without VGG's.
     opt_state: the optimizer's state.
-    averaged: the moving average of the parameters, or None where none is kept.
+    averaged: the moving average of the parameters, or None if none is kept.
+    health: what steps are judged by. With None, they are only skipped if they are not finite, and
+      not counted.
   """
 
   step: jax.Array
   params: Params
   opt_state: Any
   averaged: Params = None
+  health: Health | None = None
 
   @property
   def result(self) -> Params:
-    """The parameters that are used: the averaged ones where they are kept."""
+    """The resulting parameters: the averaged ones if they are kept."""
     return self.params if self.averaged is None else self.averaged
 
 
@@ -43,19 +65,27 @@ def create_state(
     average: keep a moving average, which starts from `params`.
   """
   averaged = jax.tree.map(jnp.array, params) if average else None  # copies: states are donated
-  return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params), averaged)
+  return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params), averaged, new_health())
+
+
+def new_health() -> Health:
+  """Returns the health of a run that has not seen a loss."""
+  # Separate arrays, because the step donates the buffers of its state.
+  counts = [jnp.zeros((), jnp.int32) for _ in range(3)]
+  values = [jnp.zeros((), jnp.float32) for _ in range(2)]
+  return Health(counts[0], *values, *counts[1:])
 
 
 def moving_average(averaged: Params, params: Params, step: jax.Array, decay: float) -> Params:
   """Returns d * averaged + (1 - d) * params, with d = min(decay, (1 + step) / (10 + step)).
 
-  The growing d keeps an average over the last tenth of the steps until that is longer than what
-  `decay` says. So the parameters that it has started from are soon forgotten.
+  With the growing d, the average is over the last tenth of the steps, until `decay` gives a shorter
+  one. So the initial parameters are soon forgotten.
 
   Args:
     averaged: the average before.
     params: the parameters after `step + 1` steps.
-    step: steps done before.
+    step: number of steps done before.
     decay: at least 0, below 1.
   """
   decay_now = jnp.minimum(decay, (1 + step) / (10 + step))
@@ -66,7 +96,7 @@ def check_ema_decay(decay: float) -> None:
   """Checks the decay of the parameters' moving average.
 
   Raises:
-    ValueError: it is not from 0 (no average) to below 1.
+    ValueError: it is not in [0, 1); 0 is for no average.
   """
   if not 0 <= decay < 1:
     raise ValueError(

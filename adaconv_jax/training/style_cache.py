@@ -1,7 +1,7 @@
-"""Keeps VGG's features of styles in memory, for training with a fixed number of crops per style.
+"""Caches VGG's features of styles, for training with a fixed number of crops per style.
 
-The features of a crop depend on nothing that is trained. On a CPU it pays to compute them once: for
-styles of 256 x 256 that is a fifth of a small AdaConv's step on contents of 128 x 128.
+The features of a crop do not depend on trained parameters, so they can be computed once. On a CPU,
+for styles of 256 x 256, that saves a fifth of a small AdaConv's step on contents of 128 x 128.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,10 +15,10 @@ from adaconv_jax.vgg.network import VGGParams
 
 
 class StyleCache:
-  """Puts features in the place of the style images of batches from `make_batches`.
+  """Replaces the style images of batches from `make_batches` by their features.
 
-  A crop's features are computed when it is met first. relu4_1 is kept in float16, one megabyte for
-  a style of 256 x 256; the rounding is 5e-4 of the values.
+  A crop's features are computed when it first occurs. relu4_1 is kept in float16, one megabyte for
+  a style of 256 x 256; the relative rounding error is 5e-4.
   """
 
   def __init__(
@@ -53,6 +53,6 @@ class StyleCache:
 
   def _make(self, crop: np.ndarray) -> StyleFeatures:
     made = jax.tree.map(np.asarray, self._compute(self._vgg_params, crop[None]))
-    # Of raw VGG weights some values might lie above float16's largest.
+    # With raw VGG weights, some values might exceed float16's largest.
     encoded = np.clip(made.encoded.astype(np.float32), None, np.finfo(np.float16).max)
     return made._replace(encoded=encoded.astype(np.float16))

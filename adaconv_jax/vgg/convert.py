@@ -1,6 +1,6 @@
-"""Reads VGG weights as others publish them, and folds their preprocessing into the first layer.
+"""Reads published VGG weights, and folds their preprocessing into the first layer.
 
-Four forms are told apart by their content, never by the file's name:
+Four formats are distinguished by their content, never by the file's name:
 
 - torchvision's state dict (`features.0.weight`, ...), `.pth`; RGB, mean and standard deviation,
 - the same tensors as safetensors, such as timm's `vgg19.tv_in1k`,
@@ -10,46 +10,52 @@ Four forms are told apart by their content, never by the file's name:
   VGG's do; the difference shows at odd sizes only.)
 
 torchvision's `IMAGENET1K_FEATURES`, a VGG-16 with Caffe's preprocessing under torchvision's names,
-cannot be told from the first form and must not be given.
+cannot be distinguished from the first format, so do not use it.
 
 Each preprocessing is affine in a pixel, `W rgb + b`, so it folds into conv1_1 exactly: the kernel
-is multiplied by W, and `b`, summed through the kernel, joins the bias. That is exact at the borders
-too, as long as the picture is padded with the `z` that the preprocessing maps to zero (`W z = -b`)
-where the original pads with zeros. Reflect padding needs no such care.
+is multiplied by W, and `b`, summed through the kernel, is added to the bias. At the borders this is
+exact too if, where the original pads with zeros, the picture is padded with the `z` that the
+preprocessing maps to zero (`W z = -b`). Reflect padding needs nothing special.
 
-No code in a file is ever run: `.pth` files go through `torch.load(weights_only=True)`.
+No code in a file is ever run: `.pth` files are read with `torch.load(weights_only=True)`. Claimed
+sizes are compared with those of the file and of a VGG before anything is allocated (`pth.py`), and
+of an HDF5 file, only data in the file itself are read.
 """
 
-import pickle
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 
-from adaconv_jax.files import sha256
+from adaconv_jax.files import MAX_WEIGHTS_BYTES, expand, open_regular, sha256
+from adaconv_jax.tensor_files import TensorFileError, read_tensor_metadata, read_tensors
 from adaconv_jax.vgg.file import FORMAT, Tensors
 from adaconv_jax.vgg.network import BLOCKS, ENCODER_LAYER, conv_shapes
+from adaconv_jax.vgg.pth import load_pth, missing_extra, pth_array
 
 _MEAN = np.array((0.485, 0.456, 0.406))  # ImageNet's, as in torchvision.
 _STD = np.array((0.229, 0.224, 0.225))
 _CAFFE_MEAN_BGR = np.array((103.939, 116.779, 123.68))  # As in Keras's "caffe" mode.
 
-# What follows the convolutions in a whole classifier (torchvision's and timm's names). Not read,
-# but it says that the file must not end early.
+# What follows the convolutions in a whole classifier (torchvision's and timm's names). It is not
+# read, but shows that the file must not end early.
 _CLASSIFIER = ("classifier.", "pre_logits.", "head.")
 _NOT_READ = np.empty(0)
+# All convolutions of one file, in memory: three times those of VGG-19 in float32.
+MAX_TENSOR_BYTES = 2**28
 
 
 def convert(path: str | Path, arch: str) -> tuple[Tensors, dict[str, str]]:
   """Reads published weights of `arch` from `path`.
 
-  A file of nothing but convolutions may end early (copies of vgg_normalised stop at relu4_1), but
-  not before relu4_1; no file may have gaps.
+  A file with convolutions only may end early (copies of vgg_normalised stop at relu4_1), but not
+  before relu4_1. No file may have gaps.
 
   Args:
-    path: a file of one of the four forms above.
+    path: a file in one of the four formats above.
     arch: "vgg16" or "vgg19", which the file must hold.
 
   Returns:
@@ -59,15 +65,29 @@ def convert(path: str | Path, arch: str) -> tuple[Tensors, dict[str, str]]:
 
   Raises:
     FileNotFoundError: there is no such file.
-    ValueError: the file is damaged, of an unknown form, of another architecture, has code in it,
-      or a tensor in it is missing, unexpected, of the wrong shape or not finite.
+    ValueError: the file is damaged, has an unknown format or another architecture, contains code,
+      keeps data in other files, claims more than it holds, or is not a regular file; or a tensor in
+      it is missing, unexpected, of the wrong shape or not finite.
     ModuleNotFoundError: `.pth` and `.h5` need torch and h5py, which the extra "convert" installs.
   """
   if arch not in BLOCKS:
     raise ValueError(f"arch: expected one of {sorted(BLOCKS)}, got {arch!r}")
-  path = Path(path)
-  tensors = _read(path)
-  form = _form(path, tensors)
+  path = expand(path)
+  return convert_tensors(path, read_published(path), arch)
+
+
+def convert_tensors(
+  path: Path, tensors: Tensors, arch: str, form: str | None = None
+) -> tuple[Tensors, dict[str, str]]:
+  """Does as `convert`, with tensors that are already read.
+
+  Args:
+    path: the file that they are from.
+    tensors: with the names of one of the four formats.
+    arch: "vgg16" or "vgg19".
+    form: the format, if its names do not show it.
+  """
+  form = form or _form(path, tensors)
   params, last = _convolutions(path, tensors, arch, form)
   weight, bias = _preprocessing(path, tensors, form)
   kernel = params["conv1_1.kernel"].astype(np.float64)
@@ -83,9 +103,13 @@ def convert(path: str | Path, arch: str) -> tuple[Tensors, dict[str, str]]:
   return {name: np.ascontiguousarray(p, np.float32) for name, p in params.items()}, metadata
 
 
-def _read(path: Path) -> Tensors:
-  """Reads the tensors, except a classifier's; the container is told by its first bytes."""
-  with open(path, "rb") as file:
+def read_published(path: Path) -> Tensors:
+  """Reads the tensors, except a classifier's; the first bytes show the container format.
+
+  Raises:
+    ValueError, ModuleNotFoundError: see `convert`.
+  """
+  with open_regular(path, at_most=MAX_WEIGHTS_BYTES) as file:
     head = file.read(9)
   if head.startswith(b"\x89HDF\r\n\x1a\n"):
     return _read_hdf5(path)
@@ -101,90 +125,79 @@ def _read(path: Path) -> Tensors:
 
 def _read_safetensors(path: Path) -> Tensors:
   try:
-    with safe_open(path, "numpy") as file:
-      if (file.metadata() or {}).get("format") == FORMAT:
-        raise ValueError(f"{path}: has been imported already; use it as it is")
-      return {
-        name: _NOT_READ if name.startswith(_CLASSIFIER) else file.get_tensor(name)
-        for name in file.keys()
-      }
-  except (SafetensorError, TypeError) as error:
-    raise ValueError(f"{path}: not a whole safetensors file ({error}); get it again") from error
+    if read_tensor_metadata(path).get("format") == FORMAT:
+      raise ValueError(f"{path}: already imported; use it as it is")
+    return read_tensors(path, unread=_CLASSIFIER)[0]
+  except TensorFileError as error:
+    raise ValueError(
+      f"{path}: not a whole safetensors file, or not of VGG weights ({error}); get it again"
+    ) from error
 
 
 def _read_torch(path: Path) -> Tensors:
-  try:
-    import torch  # pyright: ignore[reportMissingImports]
-  except ModuleNotFoundError as error:
-    raise _missing_extra(path, "torch") from error
-  if tuple(int(n) for n in torch.__version__.split(".")[:2]) < (2, 10):
-    raise ValueError(
-      f"torch: {torch.__version__} is installed, and loading untrusted files safely needs 2.10 or "
-      "newer; pip install 'adaconv_jax[convert]'"
-    )
-  try:
-    state = torch.load(path, map_location="cpu", weights_only=True)
-  except pickle.UnpicklingError as error:
-    reason = str(error).splitlines()[0]
-    raise ValueError(
-      f"{path}: refused, because it holds pickled objects that are not plain tensors, and loading "
-      f"those could run code ({reason}). Save model.state_dict() instead, or use safetensors."
-    ) from error
-  except Exception as error:  # torch.load documents none: RuntimeError, EOFError, OSError, ...
-    raise ValueError(f"{path}: torch cannot read it ({error}); a truncated file?") from error
+  state = load_pth(path)
   if not isinstance(state, Mapping):
     raise ValueError(f"{path}: expected a state dict, got a {type(state).__name__}")
-  tensors = {}
-  for name, tensor in state.items():
-    if not isinstance(name, str) or not isinstance(tensor, torch.Tensor):
-      raise ValueError(f"{path}: expected a state dict of tensors, but {name!r} is not a tensor")
-    if not tensor.is_floating_point():
-      raise ValueError(f"{path}: {name} should be floating point, got {tensor.dtype}")
-    skip = name.startswith(_CLASSIFIER)
-    tensors[name] = _NOT_READ if skip else tensor.detach().float().numpy()
-  return tensors
+  return {
+    name: _NOT_READ if str(name).startswith(_CLASSIFIER) else pth_array(path, name, tensor)
+    for name, tensor in state.items()
+  }
 
 
 def _read_hdf5(path: Path) -> Tensors:
   """Reads Keras's weights; `block1_conv1/.../kernel:0` becomes `block1_conv1.kernel`.
 
-  Keras has written several layouts in the course of the years, which agree on this: the layer's
-  name is part of the path, and of its two datasets the kernel has four dimensions.
+  Keras has used several layouts over the years. In all of them the layer's name is part of the
+  path, and the kernel is the one of its two datasets that has four dimensions.
   """
   try:
     import h5py  # pyright: ignore[reportMissingImports]
   except ModuleNotFoundError as error:
-    raise _missing_extra(path, "h5py") from error
+    raise missing_extra(path, "h5py") from error
   tensors: Tensors = {}
+  found: dict[str, Any] = {}
 
   def visit(name: str, item) -> None:
+    if isinstance(item, h5py.Group):
+      for part in item:
+        if isinstance(item.get(part, getlink=True), h5py.ExternalLink):
+          raise _Refused(f"{name}/{part} is in another file, which is not read")
     layer = re.search(r"(?:^|/)(block\d+_conv\d+)(?:/|$)", name)
     if not isinstance(item, h5py.Dataset) or layer is None:
       return
+    if item.external or item.is_virtual:
+      raise _Refused(f"{name} has its data in other files, which are not read")
+    if item.shape is None or item.dtype.kind != "f":
+      raise _Refused(f"{name} should be floating point, got {item.dtype}")
     key = f"{layer[1]}.{'kernel' if item.ndim == 4 else 'bias'}"
-    if key in tensors:
-      raise ValueError(f"{path}: {layer[1]} has two tensors of {item.ndim} dimensions ({name})")
-    tensors[key] = np.asarray(item)
+    if key in found:
+      raise _Refused(f"{layer[1]} has two tensors of {item.ndim} dimensions ({name})")
+    found[key] = item
+    total = sum(math.prod(data.shape) * data.dtype.itemsize for data in found.values())
+    if total > MAX_TENSOR_BYTES:
+      raise _Refused(f"{name} {list(item.shape)} is larger than those of any VGG")
 
   try:
     with h5py.File(path, "r") as file:
+      visit("", file)
       file.visititems(visit)
-  except (OSError, RuntimeError, KeyError) as error:
+      tensors = {key: np.asarray(item) for key, item in found.items()}
+  except _Refused as error:
+    raise ValueError(f"{path}: {error}") from None
+  except MemoryError:
+    raise
+  except Exception as error:  # h5py documents none: OSError, RuntimeError, KeyError, ...
     raise ValueError(f"{path}: h5py cannot read it ({error}); a truncated file?") from error
   if not tensors:
     raise ValueError(
-      f"{path}: expected layers named block1_conv1, ..., as in Keras's `..._notop.h5`, and it has "
-      "none of them (a `.weights.h5` of Keras 3 has lost the names: save the model as `.h5`)"
+      f"{path}: expected layers named block1_conv1, ..., as in Keras's `..._notop.h5`, got none of "
+      "them (a `.weights.h5` of Keras 3 does not keep the names: save the model as `.h5`)"
     )
   return tensors
 
 
-def _missing_extra(path: Path, module: str) -> ModuleNotFoundError:
-  return ModuleNotFoundError(
-    f"{path}: reading this file needs {module}; pip install 'adaconv_jax[convert]', or use the "
-    "same weights as safetensors",
-    name=module,
-  )
+class _Refused(Exception):
+  """An HDF5 file has unusable content; the message is the reason."""
 
 
 def _form(path: Path, tensors: Tensors) -> str:
@@ -219,7 +232,7 @@ def _names(arch: str, form: str) -> dict[str, tuple[str, str]]:
 
 
 def _fault(tensors: Tensors, arch: str, form: str) -> tuple[str, int]:
-  """Compares the names with those of `arch`: returns what is wrong or "", and the layer count."""
+  """Compares the names with those of `arch`; returns what is wrong or "", and the layer count."""
   names = _names(arch, form)
   needed = 1 + list(names).index(ENCODER_LAYER.replace("relu", "conv"))
   present = [i for i, pair in enumerate(names.values(), 1) if not tensors.keys().isdisjoint(pair)]
@@ -266,7 +279,7 @@ def _preprocessing(path: Path, tensors: Tensors, form: str) -> tuple[np.ndarray,
     return 255 * np.eye(3)[::-1], -_CAFFE_MEAN_BGR
   weight = _checked(path, tensors, "0.weight", (3, 3, 1, 1)).astype(np.float64)[:, :, 0, 0]
   if np.linalg.cond(weight) > 1e6:
-    raise ValueError(f"{path}: 0.weight should mix colours reversibly, got {weight.tolist()}")
+    raise ValueError(f"{path}: 0.weight should mix colors reversibly, got {weight.tolist()}")
   return weight, _checked(path, tensors, "0.bias", (3,)).astype(np.float64)
 
 
@@ -274,7 +287,7 @@ def _checked(path: Path, tensors: Tensors, name: str, shape: tuple[int, ...]) ->
   tensor = tensors[name]
   if tensor.shape != shape:
     raise ValueError(f"{path}: {name} should be {list(shape)}, got {list(tensor.shape)}")
-  # Kind "V" is bfloat16, as NumPy sees it.
+  # NumPy reads bfloat16 as kind "V".
   if tensor.dtype.kind not in "fV":
     raise ValueError(f"{path}: {name} should be floating point, got {tensor.dtype}")
   tensor = tensor.astype(np.float32)

@@ -1,16 +1,22 @@
 """Our file of VGG weights: safetensors with `zero`, `convB_I.kernel` (HWIO) and `convB_I.bias`.
 
-The network in it takes RGB in [0, 1]. The metadata say what it is and where it comes from.
+The network takes RGB in [0, 1]. The metadata describe it and name its source.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
-from adaconv_jax.files import replacing, sha256, tensor_fault, tensors_sha256
+from adaconv_jax.files import expand, replacing, sha256
+from adaconv_jax.kinds import foreign_kind
+from adaconv_jax.tensor_files import (
+  TensorFileError,
+  read_tensors,
+  tensor_bytes,
+  tensor_fault,
+  tensors_sha256,
+)
 from adaconv_jax.vgg.network import conv_shapes
 
 FORMAT = "adaconv_jax.vgg"
@@ -23,26 +29,31 @@ def read_file(path: str | Path) -> tuple[Tensors, dict[str, str]]:
   """Reads and checks one of our files.
 
   Returns:
-    The tensors as they are stored (float16 or float32); and the metadata, with the "path" and
-    "file_sha256" of the file itself.
+    The tensors as stored (float16 or float32), and the metadata with the "path" and "file_sha256"
+    of the file itself.
 
   Raises:
     FileNotFoundError: there is no such file.
-    ValueError: it is damaged, or not one of our files.
+    ValueError: it is damaged, not one of our files, no regular file, or has values that are not
+      finite.
   """
-  path = Path(path)
-  if not path.is_file():
-    raise FileNotFoundError(f"path: there is no file {path} with VGG weights")
+  path = expand(path)
+  if not path.exists() or path.is_dir():
+    what = "got a folder" if path.is_dir() else "there is none"
+    raise FileNotFoundError(
+      f"{path}: expected a file with VGG weights, {what}; `adaconv vgg import` writes such files"
+    )
   try:
-    with safe_open(path, "numpy") as file:
-      metadata = dict(file.metadata() or {})
-      tensors = {name: file.get_tensor(name) for name in file.keys()}
-  except (SafetensorError, TypeError) as error:
-    raise _not_ours(path, f"not a whole safetensors file, {error}") from error
+    tensors, metadata = read_tensors(path)
+  except TensorFileError as error:
+    kind = foreign_kind(path)
+    if kind is None:
+      raise _not_ours(path, f"not a whole safetensors file, {error}") from error
+    raise _not_ours(path, f"not a safetensors file but {kind.split('. ')[0]}") from error
   if metadata.get("format") != FORMAT:
     raise _not_ours(path, "it has not been imported")
   if metadata.get("version") != VERSION:
-    raise _not_ours(path, f"it has version {metadata.get('version')}, this is {VERSION}")
+    raise _not_ours(path, f"its version is {metadata.get('version')}, this package reads {VERSION}")
   _check(path, tensors, metadata)
   return tensors, metadata | {"path": str(path), "file_sha256": sha256(path)}
 
@@ -50,24 +61,25 @@ def read_file(path: str | Path) -> tuple[Tensors, dict[str, str]]:
 def write_file(
   path: str | Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]
 ) -> None:
-  """Writes one of our files; what stands at `path` is replaced at once or not at all.
+  """Writes one of our files; an existing file at `path` is replaced at once or not at all.
 
   Args:
-    path: where to; its folder is made.
+    path: where to write; its folder is created.
     tensors: as from `vgg_import.convert`; kernels may be float16.
     metadata: "arch", "last" (the last activation, such as "relu4_1"), "source", "source_sha256",
-      and more if there is more to say, such as "license".
+      and optionally more, such as "license".
 
   Raises:
-    ValueError: a tensor is missing, unexpected or of the wrong shape.
+    ValueError: a tensor is missing, unexpected, of the wrong shape or not finite.
+    OSError: the file cannot be written.
   """
-  path = Path(path)
+  path = expand(path)
   tensors = {name: np.ascontiguousarray(tensor) for name, tensor in sorted(tensors.items())}
   metadata = dict(metadata) | {"format": FORMAT, "version": VERSION}
   metadata["tensors_sha256"] = tensors_sha256(tensors)
   _check(path, tensors, metadata)
   with replacing(path) as temporary:
-    temporary.write_bytes(save(tensors, metadata=metadata))
+    temporary.write_bytes(tensor_bytes(tensors, metadata))
 
 
 def to_params(tensors: Mapping[str, np.ndarray]) -> dict:
@@ -93,17 +105,24 @@ def to_tensors(params: Mapping) -> Tensors:
 
 def _not_ours(path: Path, reason: str) -> ValueError:
   return ValueError(
-    f"{path}: not a file of VGG weights that this version can load: {reason}. Files that others "
-    f"publish are imported with python -m adaconv_jax.cli.vgg import {path} --arch ARCH "
-    "--output OUT.safetensors; a damaged one has to be made or downloaded again."
+    f"{path}: not a file of VGG weights that this version can load: {reason}. Import published "
+    f"files with `adaconv vgg import {path} --arch ARCH --output OUT.safetensors`; make or "
+    "download a damaged file again."
   )
 
 
 def _check(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
   shapes: dict[str, tuple[int, ...]] = {"zero": (3,)}
-  for name, shape in conv_shapes(metadata.get("arch", ""), metadata.get("last", "")).items():
+  try:
+    layers = conv_shapes(metadata.get("arch", ""), metadata.get("last", ""))
+  except ValueError as error:
+    raise ValueError(f"{path}: {error}") from error
+  for name, shape in layers.items():
     shapes |= {f"{name}.kernel": shape, f"{name}.bias": shape[3:]}
   if fault := tensor_fault(tensors, shapes):
     raise ValueError(f"{path}: {fault}")
+  for name, tensor in tensors.items():
+    if not np.isfinite(tensor).all():
+      raise ValueError(f"{path}: not usable: {name} has values that are not finite")
   if tensors_sha256(tensors) != metadata.get("tensors_sha256"):
     raise ValueError(f"{path}: damaged, its tensors do not match their sha256; delete it")

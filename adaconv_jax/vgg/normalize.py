@@ -1,29 +1,29 @@
 """Rescales VGG so that every filter's mean activation is 1 (Gatys et al. 2016, section 2).
 
-ReLU and max pooling commute with positive factors. So a filter's kernel and bias may be divided by
-its mean activation when the next layer's kernel is multiplied by it: the network computes the same
-features as before, each over its own constant. AdaIN's `vgg_normalised` was made that way. The
-point: all channels then have the same weight in the losses, where the plain network's activations
-differ by orders of magnitude between layers and between channels.
+ReLU and max pooling commute with positive factors. So a filter's kernel and bias can be divided by
+its mean activation if the next layer's kernel is multiplied by it: the network computes the same
+features as before, each divided by a constant. AdaIN's `vgg_normalised` was made that way. It gives
+all channels the same weight in the losses, while the original network's activations differ by
+orders of magnitude between layers and between channels.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
 from adaconv_jax import images as image_files
+from adaconv_jax.bars import Bar
 from adaconv_jax.vgg.network import VGG, conv_shapes
 
-SIZE = 224  # What VGG was trained on; mean activations depend on the scale a little.
+SIZE = 224  # What VGG was trained on; mean activations depend slightly on the scale.
 BATCH_SIZE = 8
 
-# A filter whose mean activation is below this part of its layer's mean is (nearly) dead on
-# photographs. Dividing by its mean would blow up a few rare responses, or divide by zero; such
-# filters get the factor of a filter at the floor, and keep a mean activation below 1.
+# A filter whose mean activation is below this fraction of its layer's mean is (nearly) dead on
+# photographs. Dividing by its mean would amplify a few rare responses, or divide by zero. Such
+# filters get the factor of a filter at the floor, so their mean activation stays below 1.
 FLOOR = 1e-2
 
 
@@ -38,7 +38,7 @@ def mean_activations(
     arch: "vgg16" or "vgg19".
 
   Returns:
-    A dict from the activation's name, "relu1_1", ..., to float64 `[c]`.
+    A dict from the activation's name, such as "relu1_1", to its means `[c]`, float64.
 
   Raises:
     ValueError: there are no images.
@@ -65,11 +65,11 @@ def mean_activations(
 
 
 def rescale(params: Mapping, means: Mapping[str, np.ndarray]) -> dict:
-  """Divides every activation by the given means, which are raised to the floor where they are tiny.
+  """Divides every activation by its mean, or by the floor where the mean is below it.
 
   Args:
     params: the parameters of `VGG`.
-    means: as `mean_activations` returns them, for every layer in `params`.
+    means: from `mean_activations`, for every layer in `params`.
 
   Returns:
     Parameters of the same structure, NumPy float32.
@@ -92,25 +92,43 @@ def rescale(params: Mapping, means: Mapping[str, np.ndarray]) -> dict:
 def normalize(params: Mapping, images: Iterable[np.ndarray], arch: str) -> dict:
   """Rescales `params` so that every filter's mean activation over `images` is 1.
 
-  See `mean_activations` for the arguments, and `FLOOR` for filters that hardly ever respond.
+  See `mean_activations` for the arguments, and `FLOOR` for filters that rarely respond.
   """
   return rescale(params, mean_activations(params, images, arch))
 
 
-def photographs(paths: Sequence[Path]) -> Iterator[np.ndarray]:
-  """Reads image files as batches for `normalize`: the middle square of each, at 224 pixels.
-
-  A progress bar counts the files.
+def photograph(path: Path) -> np.ndarray:
+  """Reads the middle square of an image file, `[224, 224, 3]`, RGB in [0, 1].
 
   Raises:
-    ImageError: one of them is not an image.
+    ImageError: it is not an image, or no regular file.
+    OSError: it cannot be read.
+  """
+  picture = image_files.decode_square(
+    image_files.read_file(path), name=str(path), size=SIZE, at_least=2 * SIZE
+  )
+  return image_files.to_float(picture)
+
+
+def photographs(
+  paths: Sequence[Path], read: Callable[[Path], np.ndarray | None] = photograph
+) -> Iterator[np.ndarray]:
+  """Reads image files as batches for `normalize`: the middle square of each, at 224 pixels.
+
+  It shows a progress bar.
+
+  Args:
+    paths: the files.
+    read: reads one; None leaves it out.
+
+  Raises:
+    ImageError, OSError: see `photograph`.
   """
   batch = []
-  for path in tqdm(paths, unit="image"):
-    picture = image_files.decode_square(
-      path.read_bytes(), name=str(path), size=SIZE, at_least=2 * SIZE
-    )
-    batch.append(image_files.to_float(picture))
+  for path in Bar(paths, unit="image"):
+    if (picture := read(path)) is None:
+      continue
+    batch.append(picture)
     if len(batch) == BATCH_SIZE:
       yield np.stack(batch)
       batch = []

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +24,7 @@ from adaconv_jax.checkpoints.load import find_model, load_model, load_start, shi
 from adaconv_jax.checkpoints.orbax import Checkpoints
 from adaconv_jax.checkpoints.record import summarize
 from adaconv_jax.cli import export
-from adaconv_jax.models.build import model_settings
+from adaconv_jax.models.build import stored_settings
 from adaconv_jax.vgg import weights as vgg_weights
 from adaconv_jax.vgg.file import read_file, to_params, write_file
 from adaconv_jax.vgg.network import VGG
@@ -92,7 +93,7 @@ def test_padding_of_the_encoder_is_kept(saved, stylizer):
 def test_metadata_describe_the_model_for_other_programs(saved, stylizer):
   tensors, metadata = contents(saved)
   assert metadata["format"] == "adaconv_jax.bundle" and metadata["version"] == "1"
-  assert json.loads(metadata["model"]) == json.loads(json.dumps(model_settings(stylizer.model)))
+  assert json.loads(metadata["model"]) == json.loads(json.dumps(stored_settings(stylizer.model)))
   assert json.loads(metadata["info"]) == {"steps": 7}
   assert tensors["decoder/conv4_1/kernel"].shape == (3, 3, 512, 256)
   assert not any("vgg" in name for name in tensors)
@@ -147,15 +148,15 @@ def test_a_flipped_bit_is_noticed(saved, tmp_path):
 def test_a_truncated_file_is_refused_by_name(saved, keep, tmp_path):
   path = tmp_path / "short.safetensors"
   path.write_bytes(saved.read_bytes()[:keep])
-  with pytest.raises(ValueError, match=r"short\.safetensors: not a safetensors file, or not a wh"):
+  with pytest.raises(ValueError, match=r"short\.safetensors: not a safetensors file, or not a co"):
     load_model(path)
 
 
 def test_foreign_files_are_refused_by_name(tmp_path):
-  with pytest.raises(ValueError, match=r"vgg16\.safetensors: not a trained .* adaconv_jax\.vgg"):
+  with pytest.raises(ValueError, match=r"vgg16\.safetensors: expected a .* got adaconv_jax\.vgg"):
     load_model(PACKAGED_VGG16)
   save_file({"a": np.zeros(3)}, tmp_path / "plain.safetensors")
-  with pytest.raises(ValueError, match=r"plain\.safetensors: not .* a file of another kind"):
+  with pytest.raises(ValueError, match=r"plain\.safetensors: .* got another kind of file"):
     load_model(tmp_path / "plain.safetensors")
   (tmp_path / "photo.jpg").write_bytes(b"\xff\xd8" * 50)
   with pytest.raises(ValueError, match=r"photo\.jpg: not a safetensors file"):
@@ -195,7 +196,7 @@ def test_a_description_that_is_not_known_is_refused_by_name(saved, tmp_path):
   with pytest.raises(ValueError, match=r"unknown\.safetensors: describes .*heads"):
     load_model(path)
   path = resigned(saved, tmp_path / "bare.safetensors", {"vgg": "{}"})
-  with pytest.raises(ValueError, match=r"bare\.safetensors: describes a model unknown .*'arch'"):
+  with pytest.raises(ValueError, match=r"bare\.safetensors: describes a model that .*'arch'"):
     load_model(path)
   path = resigned(saved, tmp_path / "part.safetensors", {}, drop=["decoder/conv1_1/bias"])
   with pytest.raises(ValueError, match=r"part\.safetensors: .*conv1_1/bias is missing"):
@@ -250,7 +251,7 @@ def test_a_path_may_be_relative_to_within_the_workdir(workdir, stylizers, monkey
 
 
 def test_loading_changes_nothing_in_a_workdir_where_a_training_is_saving(workdir, stylizers):
-  # The folder's name is how Orbax recognizes what is not finished.
+  # Orbax recognizes unfinished saves by the folder's name.
   saving = workdir / "checkpoints" / "300.orbax-checkpoint-tmp"
   (saving / "params").mkdir(parents=True)
   before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
@@ -267,7 +268,7 @@ def test_a_step_that_is_not_there_is_named_with_those_that_are(workdir, stylizer
       checkpoints.restore_params(stylizer.params, 50)
 
 
-def test_only_the_step_asked_for_is_taken(stylizers, tmp_path):
+def test_only_the_requested_step_is_used(stylizers, tmp_path):
   workdir = make_workdir(tmp_path / "run", stylizers)
   for path in (workdir / "checkpoints" / "200" / "params").rglob("*"):
     if path.is_file():
@@ -280,15 +281,15 @@ def test_only_the_step_asked_for_is_taken(stylizers, tmp_path):
 def test_a_workdir_without_a_part_says_which(stylizers, tmp_path):
   workdir = tmp_path / "run"
   (workdir / "checkpoints").mkdir(parents=True)
-  with pytest.raises(FileNotFoundError, match=r"model: .*run has no config\.json; expected a work"):
+  with pytest.raises(FileNotFoundError, match=r"model: .*run has no config\.json; expected the w"):
     load_model(workdir)
   make_workdir(tmp_path / "other", stylizers[:1])
   for name in ("config.json", "vgg.json"):
     (workdir / name).write_bytes((tmp_path / "other" / name).read_bytes())
-  with pytest.raises(FileNotFoundError, match="has no checkpoint yet; train on"):
+  with pytest.raises(FileNotFoundError, match="has no checkpoint yet; train until"):
     load_model(workdir)
   (workdir / "config.json").write_text('{"model": {"transform": "adaconv"}}')
-  with pytest.raises(ValueError, match=r"run: its config\.json or vgg\.json is not .*'settings'"):
+  with pytest.raises(ValueError, match=r"run: its config\.json or vgg\.json was not .*'settings'"):
     load_model(workdir)
 
 
@@ -299,9 +300,9 @@ def test_a_workdir_uses_the_vgg_weights_of_its_training(stylizer, other_vgg16, t
   expected = to_params(read_file(other_vgg16)[0])
   jax.tree.map(np.testing.assert_array_equal, load_model(workdir).vgg_params, expected)
   vgg_file.unlink()
-  with pytest.raises(FileNotFoundError, match=r"moved\.safetensors, which are not there; give"):
+  with pytest.raises(FileNotFoundError, match=r"moved\.safetensors, which do not exist; pass"):
     load_model(workdir)
-  with pytest.raises(ValueError, match="run: trained with other vgg16 weights .* give the file"):
+  with pytest.raises(ValueError, match="run: trained with other vgg16 weights .* pass the file"):
     load_model(workdir, vgg_weights=PACKAGED_VGG16)
   found = load_model(workdir, vgg_weights=other_vgg16).vgg_params
   jax.tree.map(np.testing.assert_array_equal, found, expected)
@@ -314,7 +315,7 @@ def test_a_workdir_uses_the_vgg_weights_of_its_training(stylizer, other_vgg16, t
   ("part", "options", "index", "dtype"),
   [("", [], 1, np.float16), ("checkpoints/100", ["--dtype", "float32"], 0, np.float32)],
 )
-def test_export_writes_a_checkpoint_as_a_bundle_and_tells_size_and_sha256(
+def test_export_writes_a_checkpoint_as_a_bundle_and_prints_size_and_sha256(
   workdir, stylizers, part, options, index, dtype, tmp_path, capsys
 ):
   path = tmp_path / "m.safetensors"
@@ -353,11 +354,11 @@ def test_export_of_what_cannot_be_used_ends_with_one_message(stylizer, tmp_path)
 def test_export_of_a_damaged_record_is_refused_by_name(stylizer, tmp_path):
   workdir = make_workdir(tmp_path / "run", [stylizer])
   (workdir / "versions.json").write_text("{")
-  with pytest.raises(ValueError, match=r"versions\.json: a damaged part of a run's record"):
+  with pytest.raises(ValueError, match=r"versions\.json: this part of the run's record is damaged"):
     export.export(workdir, tmp_path / "m.safetensors")
 
 
-# What a training starts from.
+# The model that a training starts from.
 
 
 def start(source, stylizer, weights=None, **changed):
@@ -372,7 +373,7 @@ def test_a_training_starts_from_bundles_workdirs_and_checkpoints_and_knows_which
 ):
   digest = hashlib.sha256(saved.read_bytes()).hexdigest()
   for source, index, identity in (
-    (saved, 0, {"name": "model", "sha256": digest, "info": {"steps": 7}}),
+    (saved, 0, {"name": "model", "file_sha256": digest, "info": {"steps": 7}}),
     (workdir, 1, {"name": "first", "step": 200, "info": summarize(workdir, 200)}),
     (
       workdir / "checkpoints" / "100",
@@ -391,7 +392,7 @@ def test_a_training_does_not_start_from_another_model(source, stylizer, request)
   wide = dataclasses.replace(stylizer.model, style_dim=16)
   with pytest.raises(
     ValueError,
-    match=r"init_from: .*: another model .*: style_dim is 8 there and 16 here, vgg_padding is zero",
+    match=r"init_from: .*: does not match .*: style_dim is 8 there and 16 here, vgg_padding is z",
   ):
     start(source, stylizer, model=wide, vgg=VGG("vgg16", "reflect"))
   with pytest.raises(ValueError, match="transform is adaconv there and adain here"):
@@ -430,13 +431,20 @@ def test_a_model_that_is_in_the_package_loads_by_name(saved, stylizer, tmp_path,
     load_model("adain")
 
 
-@pytest.mark.parametrize("name", ["none", "runs/none", "", Path("adain")])
+@pytest.mark.parametrize(
+  "name", ["none", "runs/none", "", "x" * 5000, "runs/" + "x" * 5000, Path("adain")]
+)
 def test_an_unknown_name_says_what_is_there_and_the_way_out(name, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   with pytest.raises(ValueError, match="model: '.*' is neither a model that is shipped") as error:
     load_model(name)
-  assert "python train.py --config configs/quickstart.py --workdir runs/first" in str(error.value)
+  assert "adaconv train --config quickstart --workdir runs/first" in str(error.value)
   assert ", ".join(shipped_models()) in str(error.value)
+
+
+def test_a_misspelled_name_of_a_shipped_model_gets_a_suggestion():
+  with pytest.raises(ValueError, match="Did you mean 'adain'[?] Or train one"):
+    load_model("adian")
 
 
 def test_the_package_has_the_functions_without_importing_jax_for_those_who_do_not_ask():
@@ -445,3 +453,82 @@ def test_the_package_has_the_functions_without_importing_jax_for_those_who_do_no
     adaconv_jax.nothing  # noqa: B018
   code = "import adaconv_jax.images, sys; sys.exit('jax' in sys.modules)"
   subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
+
+
+def test_the_same_model_makes_the_same_bytes(stylizer, tmp_path):
+  info = {"vgg": {"b": 1, "a": 2}, "steps": 7, "losses": {"y": 1, "x": 2}}
+  other_order = dict(reversed(list(info.items()))) | {"vgg": {"a": 2, "b": 1}}
+  for index, said in enumerate([info, other_order, info, other_order]):
+    save_bundle(stylizer, tmp_path / f"{index}.safetensors", info=said)
+  assert len({path.read_bytes() for path in tmp_path.glob("*.safetensors")}) == 1
+
+
+def test_the_same_vgg_weights_make_the_same_bytes_and_the_record_names_them_in_one_order(tmp_path):
+  tensors, info = read_file(PACKAGED_VGG16)
+  metadata = {k: info[k] for k in ("arch", "last", "source", "source_sha256", "license")}
+  for index in range(4):
+    write_file(tmp_path / f"{index}.safetensors", tensors, metadata)
+  assert len({path.read_bytes() for path in tmp_path.glob("*.safetensors")}) == 1
+  read = [list(read_file(tmp_path / f"{index}.safetensors")[1]) for index in range(4)]
+  assert all(names == read[0] for names in read)
+  with safe_open(tmp_path / "0.safetensors", "numpy") as file:  # the library reads it, too
+    np.testing.assert_array_equal(file.get_tensor("zero"), tensors["zero"])
+
+
+@pytest.mark.parametrize("dtype", [np.float16, jnp.float32, np.dtype("float16"), "float32"])
+def test_a_bundle_takes_a_type_as_numpy_and_jax_name_it(stylizer, tmp_path, dtype):
+  save_bundle(stylizer, tmp_path / "m.safetensors", dtype=dtype)
+  with safe_open(tmp_path / "m.safetensors", "numpy") as file:
+    assert {file.get_tensor(name).dtype for name in file.keys()} == {np.dtype(dtype)}
+
+
+@pytest.mark.parametrize(
+  ("arguments", "message"),
+  [
+    (("adain", "m.safetensors"), r"^stylizer: expected a Stylizer, as load_model\('adain'\) ret"),
+    ((None, "m.safetensors"), "^stylizer: expected a Stylizer, as load_model returns it, got None"),
+    ((0, ""), "^path: expected a file to write, .*, got ''"),
+    ((0, None), "^path: expected a file to write, .*, got None"),
+    ((0, 3), "^path: expected a file to write, .*, got int"),
+  ],
+)
+def test_what_is_no_model_or_no_path_is_refused_by_name(
+  stylizer, tmp_path, monkeypatch, arguments, message
+):
+  monkeypatch.chdir(tmp_path)
+  model, path = arguments
+  with pytest.raises(ValueError, match=message):
+    save_bundle(stylizer if model == 0 else model, path)
+  wrong: tuple[Any, ...] = ("float64", "no", None, int, [])
+  for dtype in wrong:
+    with pytest.raises(ValueError, match="^dtype: expected 'float32' or 'float16', got "):
+      save_bundle(stylizer, "m.safetensors", dtype=dtype)
+  assert not list(tmp_path.glob("*.safetensors"))
+
+
+def test_other_arguments_of_loading_and_exporting_are_refused_by_name(stylizer):
+  models: tuple[Any, ...] = (3, "", b"adain", None, stylizer)
+  for value in models:
+    with pytest.raises(ValueError, match="^model: "):
+      load_model(value)
+  paths: tuple[Any, ...] = (3, "", b"x")
+  for value in paths:
+    with pytest.raises(ValueError, match="^vgg_weights: expected the path of a file with VGG"):
+      load_model("adain", vgg_weights=value)
+    with pytest.raises(ValueError, match="^path: expected a file to write"):
+      export.export("adain", value)
+
+
+def test_a_checkpoint_that_is_gone_names_those_that_are_there(tmp_path, stylizer):
+  make_workdir(tmp_path / "run", [stylizer, stylizer])
+  gone = tmp_path / "run" / "checkpoints" / "20"
+  for action in (load_model, lambda path: export.export(path, tmp_path / "out.safetensors")):
+    with pytest.raises(ValueError, match="no checkpoint of step 20; .* 100, 200. .*keep_last"):
+      action(gone)
+
+
+@pytest.mark.parametrize("info", [5, {"a": object()}, {"a": b"x"}, {("a",): 1}])
+def test_information_that_json_has_not_is_refused_by_name(stylizer, tmp_path, info):
+  with pytest.raises(ValueError, match="^info: expected names and values that JSON has"):
+    save_bundle(stylizer, tmp_path / "m", info=info)
+  assert not list(tmp_path.iterdir())

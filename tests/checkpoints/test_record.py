@@ -1,4 +1,4 @@
-"""What is summed up of a run."""
+"""The summary of a run."""
 
 import json
 

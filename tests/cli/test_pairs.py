@@ -1,10 +1,11 @@
 """From the paths of a command line to pairs and the names of their outputs."""
 
+import os
 from pathlib import Path
 
 import pytest
 
-from adaconv_jax.cli.pairs import Picture, find_pictures, plan_pairs
+from adaconv_jax.cli.pairs import Picture, find_inputs, find_pictures, join, plan_pairs
 
 
 @pytest.fixture(autouse=True)
@@ -90,8 +91,10 @@ def test_an_output_that_does_not_fit_is_refused(content, output, message):
 
 def test_two_pairs_never_have_one_output():
   Path("s/dots.png").touch()
-  with pytest.raises(ValueError, match="dots.jpg and c/cat.jpg with s/dots.png would both be out/"):
-    plan(["c"], ["s"], "out")
+  assert plan(["c/cat.jpg"], ["s"], "out")[0] == [
+    "out/cat--dots_jpg.jpg",
+    "out/cat--dots_png.jpg",
+  ]
 
 
 def test_an_existing_output_of_one_pair_needs_overwrite():
@@ -101,9 +104,36 @@ def test_an_existing_output_of_one_pair_needs_overwrite():
   assert plan(["c/cat.jpg"], ["s"], "here.jpg", overwrite=True) == (["here.jpg"], [])
 
 
-def test_existing_outputs_of_several_pairs_are_kept_unless_told_otherwise():
+def test_existing_outputs_of_several_pairs_are_kept_without_overwrite():
   Path("out").mkdir()
   Path("out/cat--dots.jpg").touch()
   assert plan(["c"], ["s"], "out") == (["out/sub_dog--dots.png"], ["out/cat--dots.jpg"])
   both = ["out/cat--dots.jpg", "out/sub_dog--dots.png"]
   assert plan(["c"], ["s"], "out", overwrite=True) == (both, [])
+
+
+@pytest.mark.parametrize("letter", ["x", "é", "漢", "\udcff"])
+@pytest.mark.parametrize("lengths", [(120, 120), (240, 3), (3, 240), (240, 240)])
+def test_names_that_no_file_system_takes_are_shortened_and_still_differ(letter, lengths):
+  size = len(os.fsencode(letter))
+  contents, styles = (
+    [letter * (length // size) + end + ".jpg" for end in "ab"] for length in lengths
+  )
+  for name in (*contents, *styles):
+    Path(name).touch()
+  pairs, _ = plan(contents, styles, "out")
+  assert len(set(pairs)) == 4
+  for pair in pairs:
+    Path(pair).parent.mkdir(exist_ok=True)
+    Path(pair).touch()  # a name of more than 255 bytes is an error
+  assert plan(contents, styles, "out") == ([], pairs)
+  # They are no inputs of a further run.
+  found, _ = find_inputs([*contents, "out"], styles, "out")
+  assert [picture.path.name for picture in found] == contents
+
+
+def test_the_name_of_a_mix_of_many_styles_is_shortened():
+  styles = [Picture("painting" * 3, Path(f"{i}.jpg")) for i in range(40)]
+  content = Picture("cat", Path("c/cat.jpg"))
+  (pair,), _ = plan_pairs([content], [join(styles)], "out/", overwrite=False)
+  assert len(pair.output.name) <= 255 and pair.output.name.startswith("cat--painting")

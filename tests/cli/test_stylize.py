@@ -1,10 +1,9 @@
-"""The command line around `stylize`, run in this process.
+"""`adaconv stylize`, run in this process.
 
 Most tests use AdaIN: AdaConv takes several times longer to compile.
 """
 
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +11,18 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
-from small_models import small_stylizer
+from small_models import picture, small_stylizer
 
 from adaconv_jax import images, inference, stylize
 from adaconv_jax.cli import render_files
 from adaconv_jax.cli import stylize as command
 from adaconv_jax.cli.stylize import main
+from adaconv_jax.ops import tiling
 
 
 @pytest.fixture(scope="module")
 def adain():
   return small_stylizer("adain")
-
-
-def picture(seed, *shape):
-  return np.random.default_rng(seed).random((*shape, 3), np.float32)
 
 
 @pytest.fixture
@@ -55,7 +51,8 @@ def test_one_pair_becomes_the_file_that_stylize_makes(folder, capsys, adain):
   arguments = ("--content", "c/cat.png", "--style", "s/ink.png", "--alpha", "0.5")
   code = main([*arguments, "--output", "new/out.png"])
   assert (code, capsys.readouterr().err) == (0, "")  # no progress bar
-  expected = stylize(pixels("c/cat.png"), pixels("s/ink.png"), model=adain, alpha=0.5)
+  made = {"model": adain, "alpha": 0.5, "detail": command.DETAIL}
+  expected = stylize(pixels("c/cat.png"), pixels("s/ink.png"), **made)
   np.testing.assert_array_equal(pixels("new/out.png"), expected)
   assert [path.name for path in Path("new").iterdir()] == ["out.png"]
 
@@ -64,17 +61,29 @@ def test_folders_become_all_pairs_each_image_read_and_each_style_encoded_once(
   folder, capsys, adain, monkeypatch
 ):
   read, encoded = [], []
-  decode, encode = images.decode, render_files.encode
-  monkeypatch.setattr(images, "decode", lambda d, **k: read.append(k["name"]) or decode(d, **k))
+  encode = render_files.encode
+  for name in ("decode", "decode_cutout"):  # of styles and of contents
+    decode = getattr(images, name)
+    monkeypatch.setattr(images, name, lambda d, f=decode, **k: read.append(k["name"]) or f(d, **k))
   monkeypatch.setattr(render_files, "encode", lambda *args: encoded.append(1) or encode(*args))
   assert main(["--content", "c", "--style", "s/ink.png", "s", "--output", "out"]) == 0
-  assert "4/4" in capsys.readouterr().err
+  out, err = capsys.readouterr()
+  assert "4/4" in err and out == "wrote 4 pictures to out\n"
   names = {f"{content}--{style}.png" for content in ("cat", "dog") for style in ("dots", "ink")}
   assert {path.name for path in Path("out").iterdir()} == names
   assert sorted(read) == ["c/cat.png", "c/dog.png", "s/dots.png", "s/ink.png"]
   assert len(encoded) == 2
-  expected = stylize(pixels("c/dog.png"), pixels("s/dots.png"), model=adain)
+  made = {"model": adain, "detail": command.DETAIL}
+  expected = stylize(pixels("c/dog.png"), pixels("s/dots.png"), **made)
   np.testing.assert_array_equal(pixels("out/dog--dots.png"), expected)
+
+
+def test_repeated_options_all_count(folder):
+  arguments = ["--content", "c/cat.png", "--style", "s/ink.png", "--output", "out"]
+  assert main([*arguments, "--content", "c/dog.png", "--style", "s/dots.png"]) == 0
+  assert {path.stem for path in Path("out").iterdir()} == {
+    "cat--ink", "cat--dots", "dog--ink", "dog--dots",
+  }  # fmt: skip
 
 
 def odd_sizes(folder, *sizes):
@@ -83,11 +92,12 @@ def odd_sizes(folder, *sizes):
 
 
 def compilations():
-  names = ("_fit_style", "_encode_fitted", "encode_content", "render_encoded")
+  names = ("_fit_style", "_encode_fitted", "_encode_content", "render_encoded")
   functions: Any = [getattr(inference, name) for name in names]
   return [function._cache_size() for function in functions]
 
 
+@pytest.mark.slow
 def test_pictures_of_many_sizes_are_compiled_once_per_bucket(folder, monkeypatch):
   odd_sizes("photos", (25, 33), (31, 39), (32, 40), (26, 34), (41, 33))
   odd_sizes("paintings", (57, 60), (63, 58))
@@ -99,17 +109,150 @@ def test_pictures_of_many_sizes_are_compiled_once_per_bucket(folder, monkeypatch
     assert pixels(path).shape == (height, width, 3)
 
 
-@pytest.mark.parametrize("alpha", ["1", "0.5"])
-def test_a_picture_of_an_odd_size_becomes_what_stylize_makes(folder, adain, alpha):
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  ("alpha", "detail"),
+  [
+    pytest.param("1", "0", marks=pytest.mark.slow),
+    pytest.param("0.5", "0", marks=pytest.mark.slow),
+    ("1", "0.7"),
+  ],
+)
+def test_a_picture_of_an_odd_size_becomes_what_stylize_makes(folder, adain, alpha, detail):
   odd_sizes("photos", (27, 38))
   odd_sizes("paintings", (59, 61))
   arguments = ["--content", "photos", "--style", "paintings", "--alpha", alpha]
-  assert main([*arguments, "--output", "out.png"]) == 0
+  assert main([*arguments, "--detail", detail, "--output", "out.png"]) == 0
   content, style = pixels("photos/27x38.png"), pixels("paintings/59x61.png")
-  expected = stylize(content, style, model=adain, alpha=float(alpha))
+  expected = stylize(content, style, model=adain, alpha=float(alpha), detail=float(detail))
   # Rounding to whole numbers goes either way where the float is half between them.
   difference = np.abs(pixels("out.png").astype(int) - np.asarray(expected, int))
   assert difference.max() <= 1 and difference.mean() < 1e-3
+
+
+@pytest.mark.slow
+def test_a_huge_picture_is_the_same_and_its_strips_are_shown(folder, monkeypatch):
+  images.save("huge.png", picture(9, 203, 24))
+  arguments = ["--content", "huge.png", "--style", "s/ink.png", "--alpha", "0.7"]
+  assert main([*arguments, "--output", "whole.png"]) == 0
+  for module, name in (
+    (render_files, "HUGE"), (inference, "WHOLE_BYTES"), (tiling, "WHOLE_BYTES"),
+    (tiling, "KEPT_BYTES"),
+  ):  # fmt: skip
+    monkeypatch.setattr(module, name, 0)
+  monkeypatch.setattr(tiling, "STRIP_BYTES", 4 * 24 * 64 * 40)  # 40 rows
+  shown = []
+
+  class Shown(render_files.Bar):
+    def __init__(self, *args, **kwargs):
+      self.what = kwargs["unit"]
+      super().__init__(*args, **kwargs)
+
+    def update(self, n=1):
+      shown.append((self.n + n, self.total, self.what))
+      return super().update(n)
+
+  monkeypatch.setattr(render_files, "Bar", Shown)
+  assert main([*arguments, "--output", "strips.png"]) == 0
+  assert np.abs(pixels("strips.png").astype(int) - pixels("whole.png")).max() <= 1
+  strips = [step for step in shown if step[2] == "strip"]
+  total = len(strips)
+  assert total > 10 and strips == [(n, total, "strip") for n in range(1, total + 1)]
+
+
+def cutout(kind, size=(24, 32)):
+  """A picture whose upper left is transparent, over hidden colors, and its alpha."""
+  alpha = np.full(size, 255, np.uint8)
+  alpha[:11, :14], alpha[11:13, :14] = 0, 128
+  colors = np.round(255 * picture(7, *size)).astype(np.uint8)
+  image = Image.fromarray(colors)
+  if kind == "LA":
+    image = image.convert("L")
+  if kind == "P":  # a color of the palette, which is transparent
+    image = image.quantize(200)
+    indices, alpha = np.array(image), np.where(alpha == 255, 255, 0).astype(np.uint8)
+    indices[alpha == 0] = 255
+    found = Image.frombytes("P", image.size, indices.tobytes())
+    found.putpalette((image.getpalette() or []) + [0] * 168)
+    found.info["transparency"] = 255
+    return found, alpha
+  image.putalpha(Image.fromarray(alpha))
+  return image, alpha
+
+
+@pytest.mark.parametrize(
+  ("kind", "source", "target"),
+  [
+    ("RGBA", "c.png", "out.png"),
+    ("LA", "c.png", "out.webp"),
+    ("P", "c.png", "out.png"),
+    ("RGBA", "c.webp", "out.tif"),
+    ("P", "c.gif", "out.gif"),
+  ],
+)
+def test_transparent_pixels_stay_transparent(folder, kind, source, target):
+  image, alpha = cutout(kind)
+  image.save(source, lossless=True)
+  assert main(["--content", source, "--style", "s/ink.png", "--output", target]) == 0
+  with Image.open(target) as image:
+    made = image.convert("RGBA")
+  np.testing.assert_array_equal(np.asarray(made)[..., 3], alpha)
+  assert np.asarray(made)[..., :3][alpha == 255].std() > 5
+
+
+def test_alpha_is_scaled_as_the_picture(folder):
+  image, alpha = cutout("RGBA", (48, 64))
+  image.save("c.png")
+  arguments = ["--content", "c.png", "--style", "s/ink.png", "--size", "24"]
+  assert main([*arguments, "--output", "out.png"]) == 0
+  expected = Image.fromarray(alpha).resize((32, 24), Image.Resampling.BICUBIC)
+  np.testing.assert_array_equal(pixels("out.png")[..., 3], np.asarray(expected))
+
+
+def test_what_a_file_hides_has_no_influence(folder):
+  image, alpha = cutout("RGBA")
+  for name, hidden in (("a.png", 0), ("b.png", 255)):
+    changed = np.array(image)
+    changed[alpha == 0, :3] = hidden
+    Image.fromarray(changed).save(name)
+    arguments = ["--content", name, "--style", "s/ink.png"]
+    assert main([*arguments, "--output", f"out-{name}"]) == 0
+  np.testing.assert_array_equal(pixels("out-a.png"), pixels("out-b.png"))
+
+
+def test_in_a_format_without_alpha_transparent_pixels_are_painted_as_white(folder):
+  image, _ = cutout("RGBA")
+  image.save("c.png")
+  ground = Image.new("RGB", image.size, "white")
+  ground.paste(image, mask=image.getchannel("A"))
+  ground.save("white.png")
+  for name in ("c", "white"):
+    arguments = ["--content", f"{name}.png", "--style", "s/ink.png"]
+    assert main([*arguments, "--output", f"{name}-out.bmp"]) == 0
+  np.testing.assert_array_equal(pixels("c-out.bmp"), pixels("white-out.bmp"))
+
+
+def test_a_picture_that_is_opaque_everywhere_gets_no_alpha(folder):
+  Image.fromarray(np.round(255 * picture(7, 24, 32)).astype(np.uint8)).convert("RGBA").save("c.png")
+  arguments = ["--content", "c.png", "--style", "s/ink.png"]
+  assert main([*arguments, "--output", "out.png"]) == 0
+  assert pixels("out.png").shape == (24, 32, 3)
+
+
+def test_at_alpha_0_the_file_is_the_photograph(folder):
+  odd_sizes("photos", (27, 38))
+  arguments = ["--content", "photos", "--style", "s/ink.png", "--alpha", "0"]
+  assert main([*arguments, "--output", "out.png"]) == 0
+  np.testing.assert_array_equal(pixels("out.png"), pixels("photos/27x38.png"))
+
+
+def test_paths_none_of_which_exists_are_an_error_before_the_model_is_loaded(
+  folder, capsys, monkeypatch
+):
+  monkeypatch.setattr(command, "load_model", lambda *_, **__: pytest.fail("it is loaded"))
+  code, _, errors = run(capsys, "--content", "c", "--style", "no", "x.png", "--output", "new")
+  assert (code, errors) == (2, ["error: --style: no such file or folder: no, x.png"])
+  assert not Path("new").exists()
 
 
 def test_bad_files_are_reported_and_the_rest_is_done(folder, capsys):
@@ -120,13 +263,13 @@ def test_bad_files_are_reported_and_the_rest_is_done(folder, capsys):
   arguments = ("--content", "c", "gone.png", "--style", "s", "--output", "out", "--overwrite")
   code, _, errors = run(capsys, *arguments)
   assert code == 1
-  assert len(errors) == 5  # each file once, though it stands in several pairs
+  assert len(errors) == 5  # each file once, though it is in several pairs
   for error, start in zip(
     errors,
     (
       "error: c/broken.png: truncated or corrupt",
       "error: s/text.jpg: not an image",
-      "error: out/dog--dots.png: Is a directory",
+      "error: out/dog--dots.png: expected a file, got a folder",
       "error: gone.png: No such file or directory",
       "error: 9 of 12 failed",
     ),
@@ -140,6 +283,14 @@ def test_bad_files_are_reported_and_the_rest_is_done(folder, capsys):
   }
 
 
+def test_a_look_size_that_is_too_large_for_a_content_is_reported(folder, capsys):
+  arguments = ["--content", "c/cat.png", "--style", "s/ink.png", "--look-size", "100000"]
+  code, out, errors = run(capsys, *arguments, "--output", "out.png")
+  assert code == 1 and not out and len(errors) == 2
+  assert re.match("error: c/cat.png: stroke and look_size: .* smaller look_size", errors[0])
+  assert not Path("out.png").exists()
+
+
 def test_sizes_are_those_of_the_shorter_side(folder, monkeypatch):
   shapes = []
   encode = render_files.encode
@@ -149,26 +300,30 @@ def test_sizes_are_those_of_the_shorter_side(folder, monkeypatch):
   assert pixels("o.png").shape == (8, 12, 3) and shapes == [(32, 48)]
 
 
-def test_an_existing_file_is_kept_unless_told_otherwise(folder, capsys, monkeypatch):
+def test_an_existing_file_is_kept_without_overwrite(folder, capsys, monkeypatch):
   Path("out.png").write_bytes(b"old")
   arguments = ("--content", "c/cat.png", "--style", "s/ink.png", "--output", "out.png")
   with monkeypatch.context() as patch:
-    patch.setattr(command, "load_model", None)  # it is told before any work
+    patch.setattr(command, "load_model", None)  # reported before any work
     code, _, errors = run(capsys, *arguments)
   assert code == 2
   assert errors == ["error: --output: out.png exists; --overwrite replaces it"]
   assert Path("out.png").read_bytes() == b"old"
-  assert run(capsys, *arguments, "--overwrite") == (0, [], [])
+  assert run(capsys, *arguments, "--overwrite") == (0, ["wrote out.png"], [])
   assert pixels("out.png").shape == (16, 24, 3)
 
 
-def test_an_interrupted_run_goes_on_with_what_is_missing(folder, capsys, monkeypatch):
+def test_the_same_command_resumes_an_interrupted_run_with_what_is_missing(
+  folder, capsys, monkeypatch
+):
   Path("out").mkdir()
   Path("out/cat--dots.png").write_bytes(b"old")
   arguments = ("--content", "c", "--style", "s", "--output", "out")
   code, out, errors = run(capsys, *arguments)
   assert (code, errors) == (0, [])
-  assert len(out) == 1 and out[0].startswith("kept") and out[0].endswith("out/cat--dots.png")
+  kept, wrote = out
+  assert kept.startswith("kept") and kept.endswith("out/cat--dots.png")
+  assert wrote == "wrote 3 pictures to out"
   assert Path("out/cat--dots.png").read_bytes() == b"old" and len(list(Path("out").iterdir())) == 4
   monkeypatch.setattr(command, "load_model", None)
   assert run(capsys, *arguments)[0] == 0  # nothing is left to do
@@ -236,6 +391,7 @@ def test_quality_is_that_of_the_jpeg(folder):
   ("option", "value", "message"),
   [
     ("--alpha", "1.5", "expected a number from 0 to 1, got '1.5'"),
+    ("--detail", "-0.1", "expected a number from 0 to 1, got '-0.1'"),
     ("--alpha", "nan", "expected a number from 0 to 1, got 'nan'"),
     ("--size", "0", "expected a whole number of at least 1, got '0'"),
     ("--style-size", "2.5", "expected a whole number of at least 1, got '2.5'"),
@@ -280,19 +436,9 @@ def test_the_model_and_its_vgg_weights_are_those_that_are_named(folder, adain, m
   assert asked == [("adaconv", None), ("runs/a", "v")]
 
 
-def test_help_tells_the_names_of_outputs_and_the_exit_codes(capsys):
+def test_help_describes_the_names_of_outputs_and_the_exit_codes(capsys):
   with pytest.raises(SystemExit) as stopped:
     main(["--help"])
   text = capsys.readouterr().out
   assert stopped.value.code == 0
-  assert "CONTENT--STYLE" in text and "Exit code: 0 all done" in text
-
-
-def test_the_console_command_ends_with_the_exit_code(folder, monkeypatch):
-  Path("c/cat.png").write_bytes(b"")
-  arguments = ["adaconv-infer", "--content", "c", "--style", "s/ink.png", "--output", "out"]
-  monkeypatch.setattr(sys, "argv", arguments)
-  with pytest.raises(SystemExit) as stopped:
-    command.cli()
-  assert stopped.value.code == 1
-  assert [path.name for path in Path("out").iterdir()] == ["dog--ink.png"]
+  assert "CONTENT--STYLE" in text and "Exit code: 0 all rendered" in text

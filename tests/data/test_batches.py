@@ -20,7 +20,7 @@ from adaconv_jax.data.manifest import Images, scan
 from adaconv_jax.data.sources import open_source
 from adaconv_jax.images import resize_shorter
 
-# The shorter side of every image: resizing changes nothing, so that a crop shows where it is from.
+# The shorter side of every image: resizing changes nothing, so a crop shows where it is from.
 SIDE, CROP, STYLE_CROP = 64, 48, 32
 CONTENT_COUNT, STYLE_COUNT = 7, 5
 SIZES = [(64, 64), (100, 64), (64, 90)]
@@ -76,7 +76,7 @@ def assert_same(batches, others):
 
 def assert_no_workers():
   for worker in multiprocessing.active_children():
-    worker.join(60)  # On a busy machine Grain gives up waiting and kills it.
+    worker.join(60)  # On a busy machine Grain stops waiting and kills it.
   assert not multiprocessing.active_children()
 
 
@@ -356,6 +356,7 @@ def test_workers_end_when_their_parent_is_killed(tmp_path, content):
   assert run_script(tmp_path, content, "kill")[0] == "killed\n"
 
 
+@pytest.mark.slow
 def test_workers_outlive_signals_to_the_group_and_end_quietly_with_the_program(tmp_path, content):
   assert run_script(tmp_path, content, "signals") == ("still fed\n", "", 0)
 
@@ -386,11 +387,16 @@ def test_heldout_pairs_have_every_image_cut_from_the_middle_and_fillings_weigh_n
       np.testing.assert_array_equal(image, expected)
 
 
-def test_heldout_batches_of_processes_together_are_those_of_one(content, style):
+@pytest.mark.parametrize("process_count", [2, 4])
+def test_heldout_batches_of_processes_together_are_those_of_one(content, style, process_count):
   parts = [
-    heldout(content, style, batch_size=2, process_index=index, process_count=2) for index in (0, 1)
+    heldout(
+      content, style, batch_size=4 // process_count, process_index=i, process_count=process_count
+    )
+    for i in range(process_count)
   ]
   together = [
-    {key: np.concatenate([a[key], b[key]]) for key in a} for a, b in zip(*parts, strict=True)
+    {key: np.concatenate([part[key] for part in step]) for key in step[0]}
+    for step in zip(*parts, strict=True)
   ]
   assert_same(together, heldout(content, style, batch_size=4))

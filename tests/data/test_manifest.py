@@ -75,6 +75,12 @@ def test_size_limit_is_the_shorter_side_of_the_file_also_for_jpegs_decoded_at_lo
   assert "(99 x 400" in manifest.skipped[0][1]
 
 
+def test_a_smallest_size_of_0_takes_every_image(tmp_path):
+  for name in ("a.jpg", "b.png"):
+    Image.new("RGB", (3, 2)).save(tmp_path / name)
+  assert [name for name, _ in scan_folder(tmp_path, min_size=0).kept] == ["a.jpg", "b.png"]
+
+
 def test_scan_is_deterministic_and_its_fingerprint_follows_names_and_sizes(folder):
   first = scan_folder(folder)
   assert scan_folder(folder) == first
@@ -86,7 +92,7 @@ def test_scan_is_deterministic_and_its_fingerprint_follows_names_and_sizes(folde
     assert dataclasses.replace(first, kept=kept).fingerprint != first.fingerprint
 
 
-def test_nothing_usable_is_an_error_with_counts_and_reason(tmp_path):
+def test_nothing_usable_is_an_error_with_numbers_and_reason(tmp_path):
   for index in range(3):
     (tmp_path / f"{index}.png").write_bytes(encode(10, 10))
   (tmp_path / "text.png").write_text("no picture")
@@ -162,7 +168,8 @@ def test_heldout_images_leave_the_training_list_and_depend_on_the_seed_only():
 
 @pytest.mark.parametrize("count", [3, 4, -1])
 def test_holding_out_everything_is_an_error(count):
-  with pytest.raises(ValueError, match=f"content: cannot hold out {count} of 3"):
+  message = rf"content: cannot hold out {count} of 3 .* \(config\.data\.heldout_content\)"
+  with pytest.raises(ValueError, match=message):
     split_heldout(many(3), count, seed=0)
 
 
@@ -190,7 +197,7 @@ def test_listed_images_are_held_out_in_the_order_of_the_list():
 def test_listed_images_that_cannot_be_used_are_named_with_the_reason(folder):
   add_bad_files(folder)
   manifest = scan_folder(folder)
-  with pytest.raises(ValueError, match=r"content: 2 of the 3 .* the first: c\.png: not there"):
+  with pytest.raises(ValueError, match=r"content: 2 of the 3 .* the first: c\.png: no such image"):
     split_named(manifest, ["a.png", "c.png", "d.png"])
   with pytest.raises(ValueError, match=r"1 of the 1 .*photos, the first: tiny\.png: too small"):
     split_named(manifest, ["tiny.png"])
@@ -204,5 +211,5 @@ def test_list_of_names_is_read_with_any_file_name_and_line_ending(tmp_path):
   path.write_bytes("\r\n\n".join([*names, " "]).encode("utf-8", "surrogateescape"))
   assert read_names(path) == names
   path.write_text(" \n")
-  with pytest.raises(ValueError, match=r"names\.txt: expected the names of images"):
+  with pytest.raises(ValueError, match=r"names\.txt: expected names of images"):
     read_names(path)

@@ -1,4 +1,4 @@
-"""The images of a run: listed once, and held out as they are named."""
+"""The images of a run: listed once, and held out by name."""
 
 import pytest
 from small_runs import write_images
@@ -15,7 +15,7 @@ def names_of(images):
   return [images[index][0] for index in range(len(images))]
 
 
-def test_listed_images_are_never_trained_on_also_when_the_run_goes_on(tmp_path):
+def test_listed_images_are_never_trained_on_even_when_the_run_resumes(tmp_path):
   write_images(tmp_path)
   names = tmp_path / "names.txt"
   names.write_text("4.png\n1.png\n")

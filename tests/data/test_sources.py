@@ -1,14 +1,20 @@
 import dataclasses
 import io
+import os
 import pickle
+import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+from buckets import emulator, in_environment
 from PIL import Image
 
+from adaconv_jax.data import sources
 from adaconv_jax.data.manifest import Images, scan
 from adaconv_jax.data.sources import open_source
+from adaconv_jax.files import expand
 
 
 def encode(width, height, *, kind="PNG", seed=0) -> bytes:
@@ -31,12 +37,28 @@ def test_folder_gives_names_and_bytes_of_all_subfolders_in_sorted_order(tmp_path
     assert source.size(index) == index + 1
 
 
-@pytest.mark.parametrize("spec", ["missing", "file.png", "empty"])
-def test_a_folder_without_images_is_an_error_that_names_argument_and_folder(tmp_path, spec):
+@pytest.mark.parametrize(
+  ("spec", "problem"),
+  [("missing", "does not exist"), ("file.png", "is not a folder"), ("empty", "no image files in")],
+)
+def test_a_folder_without_images_is_an_error_that_names_argument_and_folder(
+  tmp_path, spec, problem
+):
   (tmp_path / "empty").mkdir()
   (tmp_path / "file.png").write_bytes(encode(40, 40))
-  with pytest.raises(ValueError, match=rf"^style: .*{spec}"):
+  with pytest.raises(ValueError, match=rf"^config.data.style: .*{spec}") as error:
     open_source(str(tmp_path / spec), role="style")
+  assert problem in str(error.value)
+
+
+def test_a_folder_that_cannot_be_read_is_named_and_no_file_in_it(tmp_path, monkeypatch):
+  def refused(folder):
+    raise PermissionError(13, "Permission denied", str(folder / "packed.json"))
+
+  monkeypatch.setattr(sources, "is_packed", refused)
+  with pytest.raises(ValueError, match=r"^config.data.style: .*cannot be read \(Permis") as error:
+    open_source(str(tmp_path), role="style")
+  assert "packed.json" not in str(error.value)
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +116,9 @@ def test_records_are_the_encoded_images_and_tensorflow_is_not_imported(prepared)
 def test_a_single_image_feature_may_have_any_name_but_a_choice_is_an_error(prepared):
   source = open_source("tfds:tiny_photos/photo:1.1.0", role="content")
   assert source[3][1] == prepared[1]["train"][3]
-  with pytest.raises(ValueError, match=r"content: .*no feature 'image'.* but \['left', 'right'\]"):
+  with pytest.raises(
+    ValueError, match=r"content: .*expected a feature 'image' or .* got \['left', 'right'\]"
+  ):
     open_source("tfds:tiny_photos/pair:1.1.0", role="content")
 
 
@@ -153,14 +177,14 @@ def test_scan_and_images_work_as_for_folders(prepared):
     ("/no/such/folder:train", "'/no/such/folder' does not exist"),
     (
       "tiny_photos/2017:9.0.0:train",
-      r"no prepared TFDS set 'tiny_photos/2017:9\.0\.0'.*tfds build",
+      r"no prepared TFDS data set 'tiny_photos/2017:9\.0\.0'.*tfds build",
     ),
-    ("no_such_set", "no prepared TFDS set 'no_such_set'.*tfds build no_such_set"),
+    ("no_such_set", "no prepared TFDS data set 'no_such_set'.*tfds build no_such_set"),
     ("", "expected tfds:DIR"),
   ],
 )
 def test_what_cannot_be_opened_is_an_error_that_says_why(prepared, spec, message):
-  with pytest.raises(ValueError, match=rf"(?s)^content: .*{message}"):
+  with pytest.raises(ValueError, match=rf"(?s)^config.data.content: .*{message}"):
     open_source(f"tfds:{spec.format(directory=prepared[0])}", role="content")
 
 
@@ -172,3 +196,26 @@ def test_a_set_in_tfrecord_format_is_an_error_with_the_way_out(prepared, tmp_pat
   (tmp_path / "features.json").write_bytes((prepared[0] / "features.json").read_bytes())
   with pytest.raises(ValueError, match="content: .*tfrecord.*file_format='array_record'"):
     open_source(f"tfds:{tmp_path}:train", role="content")
+
+
+def test_a_data_set_in_a_bucket_is_read_as_one_on_a_disk(prepared):
+  directory, encoded = prepared
+  program = (
+    "import sys; from adaconv_jax.data.sources import open_source\n"
+    "source = open_source(sys.argv[1], role='content')\n"
+    "print(source.names[0], [len(source[index][1]) for index in range(len(source))])\n"
+    "print('tensorflow' in sys.modules)\n"
+  )
+  with emulator() as bucket, in_environment(bucket):
+    for path in directory.rglob("*"):
+      if path.is_file():
+        target = expand("gs://runs/photos/1.1.0") / path.relative_to(directory).as_posix()
+        target.write_bytes(path.read_bytes())
+    # array_record's client holds the interpreter lock, which the emulator's thread needs.
+    done = subprocess.run(
+      [sys.executable, "-c", program, "tfds:gs://runs/photos/1.1.0:train[:4]"],
+      env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+      capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+  lengths = [len(data) for data in encoded["train"][:4]]
+  assert done.stdout.splitlines() == [f"train[:4]#0 {lengths}", "False"], done.stderr

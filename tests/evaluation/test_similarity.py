@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from adaconv_jax.evaluation.similarity import load_lpips, spread, ssim
+from adaconv_jax.evaluation.similarity import face_structure, load_lpips, spread, ssim
 from adaconv_jax.ops.filters import gaussian, separable, to_gray
 
 LUMA = [0.299, 0.587, 0.114]
@@ -62,6 +62,56 @@ def test_gray_and_gaussian_are_those_of_their_definitions():
   np.testing.assert_allclose(taps[5] / taps[8], np.exp(2))  # two deviations away
 
 
+# Faces.
+
+
+def face(seed=0):
+  """Two eyes and a mouth, on skin with a little grain."""
+  y, x = np.mgrid[:80, :100].astype(np.float32)
+  gray = 0.7 + np.random.default_rng(seed).normal(0, 0.01, (80, 100))
+  for cx, cy, wx, wy in ((35, 30, 7, 4), (65, 30, 7, 4), (50, 60, 12, 4)):
+    gray -= 0.5 * np.exp(-(((x - cx) / wx) ** 2 + ((y - cy) / wy) ** 2))
+  return np.repeat(gray.astype(np.float32)[..., None], 3, -1)
+
+
+BOX = np.array([20, 10, 80, 75], np.float32)
+
+
+@pytest.mark.slow
+def test_structure_of_a_face_is_one_for_itself_in_other_tones_and_less_for_another():
+  image = face()
+  np.testing.assert_allclose(face_structure(image, image, BOX), 1, atol=1e-4)
+  assert face_structure(0.5 * image + 0.3, image, BOX) > 0.95  # the grain is half as strong, too
+  assert face_structure(1 - image, image, BOX) < -0.7
+  strokes = np.random.default_rng(1).random((80, 100, 3)).astype(np.float32)
+  assert abs(face_structure(strokes, image, BOX)) < 0.2
+  moved = np.roll(image, 9, axis=1)
+  assert face_structure(moved, image, BOX) < 0.7
+
+
+@pytest.mark.slow
+def test_structure_of_a_face_looks_at_the_box_only():
+  image, other = face(), face()
+  other[:, 88:] = 0
+  np.testing.assert_allclose(face_structure(other, image, BOX), 1, atol=1e-4)
+
+
+def test_structure_of_a_face_equals_loops_over_windows():
+  rng = np.random.default_rng(0)
+  first, second = (rng.random((64, 64, 3)).astype(np.float32) for _ in range(2))
+  window = np.outer(gaussian(5, 12), gaussian(5, 12))
+  x, y = (image.astype(np.float64) @ LUMA for image in (first, second))
+  values = []
+  for top, left in itertools.product(range(40), range(40)):
+    a, b = (image[top : top + 25, left : left + 25] for image in (x, y))
+    mu_a, mu_b = (window * a).sum(), (window * b).sum()
+    var_a, var_b = ((window * (image - mu) ** 2).sum() for image, mu in ((a, mu_a), (b, mu_b)))
+    cov, c = (window * (a - mu_a) * (b - mu_b)).sum(), 0.03**2 / 2
+    values.append((cov + c) / (np.sqrt(var_a * var_b) + c))
+  whole = np.array([0, 0, 64, 64], np.float32)  # no scaling
+  np.testing.assert_allclose(face_structure(first, second, whole), np.mean(values), atol=1e-4)
+
+
 # Spread.
 
 
@@ -89,7 +139,7 @@ def test_a_model_that_ignores_the_style_has_no_spread():
   assert max(spread(jnp.stack([picture(0, 40, 40)] * 3))) < 1e-6
 
 
-def test_colors_and_strokes_are_told_apart():
+def test_colors_and_strokes_are_distinguished():
   content = np.full((64, 64, 3), 0.5, np.float32)
   red = content + np.array([0.2, -0.1, 0], np.float32)
   stripes = content + np.float32(0.1) * ((np.arange(64) // 2 % 2) * 2 - 1)[:, None, None]

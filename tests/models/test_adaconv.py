@@ -90,7 +90,7 @@ def count(tree) -> int:
   return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 
-def test_published_style_encoder_has_38_million_parameters_behind_7_million():
+def test_published_style_encoder_has_38_million_parameters_after_7_million():
   features = jax.ShapeDtypeStruct((8, 32, 32, 512), jnp.float32)
   out, variables = jax.eval_shape(
     GlobalStyleEncoder().init_with_output, jax.random.key(0), features

@@ -19,7 +19,7 @@ WEIGHTS = objective.LossWeights(content=1.0, style=10.0, layers=dict.fromkeys(ST
 
 
 def batch() -> dict[str, np.ndarray]:
-  # Smooth: on flat patches relu4_1 has deviations near zero, which no rounding leaves alone.
+  # Smooth: on flat patches relu4_1 has deviations near zero, which rounding changes.
   coarse = np.random.default_rng(0).random((2, 2, 6, 6, 3), np.float32)
   images = np.asarray(jax.image.resize(coarse, (2, 2, 64, 64, 3), "cubic"))
   content, style = np.clip(images * 255, 0, 255).astype(np.uint8)
@@ -58,11 +58,11 @@ def test_bfloat16_stays_near_float32_and_gives_float32(transform):
   assert all(leaf.dtype == jnp.float32 for leaf in leaves)
   # bfloat16 rounds by up to 2^-9 = 0.2 %, in each of some thirty layers.
   np.testing.assert_allclose(loss16, loss, rtol=0.02)
-  # Measured: 0.013 for AdaConv, whose four normalizations enlarge what is rounded before them.
+  # Measured: 0.013 for AdaConv, whose four normalizations amplify rounding errors before them.
   assert float(jnp.mean(jnp.abs(image16 - image))) < 0.02
   assert not np.array_equal(image16, image)  # bfloat16 was really used
-  # Random networks are ill-conditioned: to round their weights alone, and compute in float32,
-  # moves AdaConv's gradient by half of its norm. Nothing that computes in bfloat16 can be nearer.
+  # Random networks are ill-conditioned: only rounding their weights, and computing in float32,
+  # changes AdaConv's gradient by half of its norm. No bfloat16 computation can be closer.
   rounded = jax.tree.map(lambda x: jnp.asarray(x, jnp.bfloat16).astype(jnp.float32), weights)
   assert distance(grads16, grads) < 2 * distance(gradient(*rounded)[1], grads)
 

@@ -106,7 +106,7 @@ def test_kernels_start_near_the_identity_where_the_channels_allow_it():
   np.testing.assert_array_equal(near_other, plain_other)
 
 
-def test_the_last_layer_starts_out_grey_with_a_little_noise():
+def test_the_last_layer_starts_out_gray_with_a_little_noise():
   features = np.zeros((1, 1, 1, 512), np.float32)
   draw = jax.jit(lambda key: Decoder().init(key, features)["params"]["conv1_2"])
   last = draw(jax.random.key(0))

@@ -16,7 +16,7 @@ from adaconv_jax.models.adaconv import AdaConv
 from adaconv_jax.models.adain import AdaIN
 from adaconv_jax.models.build import init_params, make_model, model_settings
 from adaconv_jax.models.decoder import SCALES, Decoder
-from adaconv_jax.models.style_code import blend
+from adaconv_jax.models.style_code import blend, mix_codes
 from adaconv_jax.models.stylizer import Stylizer
 from adaconv_jax.ops.adaconv import adaconv
 from adaconv_jax.ops.adain import EPS, ChannelStats
@@ -24,6 +24,7 @@ from adaconv_jax.ops.conv import upsample
 from adaconv_jax.ops.extent import Extent
 
 TRANSFORMS = ["adain", "adaconv"]
+FAST = ["adain", pytest.param("adaconv", marks=pytest.mark.slow)]
 GROUPS = (512, 128, 32, 8)
 cached_stylizer = functools.lru_cache(small_stylizer)
 
@@ -36,7 +37,7 @@ features_of = jax.jit(
 
 
 def pictures(n: int, h: int, w: int, seed: int = 0) -> Any:
-  """Blurred noise with a colour cast of its own for each picture, in [0, 1]."""
+  """Blurred noise with a color cast of its own for each picture, in [0, 1]."""
   rng = np.random.default_rng([seed, n, h, w])
   noise = rng.random((n, h, w, 3)) + rng.uniform(-0.5, 0.5, (n, 1, 1, 3))
   for axis in (1, 2):
@@ -72,7 +73,9 @@ def differ(a, b) -> bool:
 
 
 @pytest.mark.parametrize("transform", TRANSFORMS)
-@pytest.mark.parametrize("size", [(1, 1), (7, 2), (8, 16), (33, 47), (511, 769)])
+@pytest.mark.parametrize(
+  "size", [(1, 1), (7, 2), (8, 16), (33, 47), pytest.param((511, 769), marks=pytest.mark.slow)]
+)
 def test_output_has_the_size_of_the_content(transform, size):
   content = jax.ShapeDtypeStruct((2, *size, 3), jnp.float32)
   for alpha in (1.0, 0.5):
@@ -89,7 +92,7 @@ def test_the_size_of_the_style_does_not_show_in_its_code(transform, size):
   assert jax.tree.map(jnp.shape, got) == jax.tree.map(jnp.shape, codes(transform))
 
 
-@pytest.mark.parametrize("transform", TRANSFORMS)
+@pytest.mark.parametrize("transform", FAST)
 def test_single_pixels_are_contents_and_styles(transform):
   stylizer = cached_stylizer(transform)
   code = encode(stylizer, pictures(1, 1, 1))
@@ -184,8 +187,8 @@ def decode(stylizer: Stylizer, features, code):
   return jnp.clip(cast(jax.Array, decoded), 0, 1)
 
 
-@pytest.mark.parametrize("transform", TRANSFORMS)
-def test_alpha_1_is_the_style_and_0_the_content(transform):
+@pytest.mark.parametrize("transform", FAST)
+def test_alpha_blends_with_the_content_and_adds_what_its_reconstruction_loses(transform):
   stylizer, code = cached_stylizer(transform), codes(transform)
   if transform == "adain":
     features = np.asarray(features_of(stylizer, CONTENTS)["relu4_1"], np.float64)
@@ -195,14 +198,32 @@ def test_alpha_1_is_the_style_and_0_the_content(transform):
   else:
     features = target = features_of(stylizer, CONTENTS)["relu4_1"]
     own = encode(stylizer, CONTENTS)
-  expected = []
-  for alpha, x, c in [(0.0, np.float32(features), own), (1.0, target, code)]:
-    expected.append([decode(stylizer, x[i : i + 1], one(c, i))[0] for i in range(2)])
-    assert_same(render(stylizer, CONTENTS, code, alpha), np.stack(expected[-1]))
-  assert differ(*expected)
+
+  def decoded(alpha):
+    x = (1 - alpha) * np.asarray(features, np.float32) + alpha * target
+    c = code if transform == "adain" else blend(own, code, alpha)
+    return np.stack([decode(stylizer, x[i : i + 1], one(c, i))[0] for i in range(2)])
+
+  lost = CONTENTS - decoded(0.0)
+  for alpha in (0.0, 0.4, 1.0):
+    expected = np.clip(decoded(alpha) + (1 - alpha) * lost, 0, 1)
+    assert_same(render(stylizer, CONTENTS, code, alpha), expected, 5e-5)
+  assert differ(lost, 0) and differ(decoded(1.0), decoded(0.0))
 
 
 @pytest.mark.parametrize("transform", TRANSFORMS)
+def test_only_an_alpha_below_1_decodes_once_more(transform, monkeypatch):
+  stylizer, code, calls = cached_stylizer(transform), codes(transform), []
+  decode = Stylizer._decode
+  counted = lambda *args, **kw: (calls.append(1), decode(*args, **kw))[1]  # noqa: E731
+  monkeypatch.setattr(Stylizer, "_decode", counted)
+  for alpha, times in ((1.0, 1), (1, 1), (0.5, 2), (np.array([1.0, 1.0]), 2)):
+    calls.clear()
+    jax.eval_shape(lambda x, a=alpha: stylizer.stylize(x, code, a), CONTENTS)
+    assert len(calls) == times
+
+
+@pytest.mark.parametrize("transform", FAST)
 def test_a_python_1_is_a_traced_1(transform):
   stylizer, code = cached_stylizer(transform), codes(transform)
   traced = render(stylizer, CONTENTS, code, 1.0)
@@ -227,6 +248,7 @@ def test_adain_alpha_interpolates_between_the_feature_maps():
   assert_same(target(alpha=0.3), expected)
 
 
+@pytest.mark.slow
 def test_adaconv_alpha_interpolates_between_the_style_descriptors():
   stylizer = cached_stylizer("adaconv")
   resized = jax.image.resize(CONTENTS, (2, 64, 64, 3), "linear")
@@ -241,8 +263,9 @@ def test_adaconv_alpha_interpolates_between_the_style_descriptors():
 
   mixed = predict_between(*(features_of(stylizer, x)["relu4_1"] for x in (resized, STYLES)))
   assert_same(blend(encode(stylizer, CONTENTS), codes("adaconv"), 0.3), mixed)
-  got = render(stylizer, CONTENTS, codes("adaconv"), 0.3)
-  assert_same(got, np.asarray(render(stylizer, CONTENTS, mixed)))
+  lost = CONTENTS - np.asarray(render(stylizer, CONTENTS, encode(stylizer, CONTENTS)))
+  expected = np.clip(np.asarray(render(stylizer, CONTENTS, mixed)) + 0.7 * lost, 0, 1)
+  assert_same(render(stylizer, CONTENTS, codes("adaconv"), 0.3), expected)
 
 
 # --- buckets ---
@@ -251,12 +274,13 @@ def test_adaconv_alpha_interpolates_between_the_style_descriptors():
 @jax.jit
 def render_inside(stylizer: Stylizer, content, style, alpha, extent, style_extent):
   code = stylizer.encode_style(style, style_extent)
-  return stylizer.render(stylizer.encode_content(content, extent=extent), code, alpha)
+  encoded = stylizer.encode_content(content, extent=extent)
+  return stylizer.render(encoded, code, alpha, detail=1 - alpha)
 
 
 @jax.jit
 def render_alone(stylizer: Stylizer, content, style, alpha):
-  return stylizer.stylize(content, stylizer.encode_style(style), alpha)
+  return stylizer.stylize(content, stylizer.encode_style(style), alpha, detail=1 - alpha)
 
 
 @pytest.fixture
@@ -275,8 +299,10 @@ def in_array(images, garbage: Any = 0.0):
 
 
 # One pixel; an odd side and a multiple of 8; one that fills its array.
-@pytest.mark.parametrize("transform", TRANSFORMS)
-@pytest.mark.parametrize("size", [(1, 1), (17, 32), (40, 40)])
+@pytest.mark.parametrize("transform", FAST)
+@pytest.mark.parametrize(
+  "size", [*(pytest.param(s, marks=pytest.mark.slow) for s in [(1, 1), (40, 40)]), (17, 32)]
+)
 def test_a_picture_in_a_bucket_is_rendered_as_if_alone(transform, size, in_float64):
   h, w = size
   stylizer, content, style = in_float64(
@@ -290,7 +316,7 @@ def test_a_picture_in_a_bucket_is_rendered_as_if_alone(transform, size, in_float
     np.testing.assert_allclose(got[:, :h, :w], expected, rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("transform", TRANSFORMS)
+@pytest.mark.parametrize("transform", [pytest.param("adaconv", marks=pytest.mark.slow), "adain"])
 def test_what_lies_beside_a_picture_in_a_bucket_has_no_influence(transform, in_float64):
   stylizer, content, style = in_float64(
     cached_stylizer(transform), pictures(2, 21, 30), pictures(1, 33, 18)
@@ -306,10 +332,177 @@ def test_what_lies_beside_a_picture_in_a_bucket_has_no_influence(transform, in_f
   np.testing.assert_array_equal(outs[2], outs[0])
 
 
-# --- codes and pytrees ---
+# --- pictures as arguments ---
+
+
+def to_bytes(images):
+  return np.round(images * 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("transform", FAST)
+def test_uint8_is_scaled_and_the_output_has_the_type_of_the_content(transform):
+  stylizer, content, style = cached_stylizer(transform), to_bytes(CONTENTS), to_bytes(STYLES[:1])
+  scaled = content / np.float32(255), style / np.float32(255)
+  expected = np.asarray(render(stylizer, scaled[0], encode(stylizer, scaled[1]), 0.5))
+  code = encode(stylizer, style)
+  got = render(stylizer, content, code, 0.5)
+  assert got.dtype == np.uint8 and got.shape == content.shape
+  # Rounding to whole numbers goes either way where the float is half between them.
+  assert np.abs(np.asarray(got, np.float32) - 255 * expected).max() < 0.51
+  rounded = jnp.asarray(scaled[0], jnp.bfloat16)
+  half = render(stylizer, rounded, code, 0.5)
+  assert half.dtype == jnp.bfloat16
+  expected = render(stylizer, rounded.astype(jnp.float32), code, 0.5)
+  np.testing.assert_allclose(half.astype(np.float32), expected, rtol=2**-8, atol=1e-4)
+
+
+@pytest.mark.parametrize("transform", FAST)
+def test_one_picture_needs_no_batch_axis(transform):
+  stylizer = cached_stylizer(transform)
+  code = encode(stylizer, STYLES[0])
+  assert jax.tree.map(jnp.shape, code) == jax.tree.map(jnp.shape, one(codes(transform), 0))
+  expected = np.asarray(render(stylizer, CONTENTS[:1], code, 0.5))[0]
+  got = render(stylizer, CONTENTS[0], code, 0.5)
+  assert got.shape == (16, 16, 3)
+  assert_same(got, expected)
 
 
 @pytest.mark.parametrize("transform", TRANSFORMS)
+@pytest.mark.parametrize("batch", [pytest.param((), marks=pytest.mark.slow), (2,)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32, jnp.bfloat16])
+def test_encoded_contents_are_rendered_in_their_shape_and_type(transform, batch, dtype):
+  stylizer = cached_stylizer(transform)
+  content = jax.ShapeDtypeStruct((*batch, 9, 17, 3), dtype)
+  code = one(codes(transform), 0)
+  for alpha in (1.0, 0.5):
+    out = jax.eval_shape(
+      lambda x, a=alpha: stylizer.render(stylizer.encode_content(x), code, a), content
+    )
+    assert (out.shape, out.dtype) == (content.shape, dtype)
+
+
+@pytest.mark.slow
+def test_vmap_maps_over_single_pictures():
+  stylizer, code = cached_stylizer("adain"), one(codes("adain"), 0)
+  mapped = jax.jit(jax.vmap(lambda x: stylizer.stylize(x, code)))
+  assert_same(mapped(CONTENTS), np.asarray(render(stylizer, CONTENTS, code)))
+
+
+BAD_PICTURES = [
+  (np.zeros((4, 4), np.float32), r"expected RGB of the shape \[h, w, 3\] or .*, got \[4, 4\]"),
+  (np.zeros((1, 4, 4, 4), np.uint8), r"expected RGB .*, got \[1, 4, 4, 4\]"),
+  (np.zeros((0, 4, 3), np.float32), r"expected at least one pixel, got the shape \[0, 4, 3\]"),
+  (np.zeros((4, 4, 3), int), r"expected float in \[0, 1\] or uint8, got int64"),
+  (np.full((4, 4, 3), 255.0), r"expected float values in \[0, 1\], got 255 to 255; divide"),
+  (np.full((4, 4, 3), np.nan), r"expected values in \[0, 1\], got NaN"),
+]
+
+
+@pytest.mark.parametrize(("picture", "message"), BAD_PICTURES)
+def test_bad_pictures_are_refused_by_the_name_of_the_argument(picture, message):
+  stylizer, code = cached_stylizer("adain"), codes("adain")
+  for name, call in {
+    "content": lambda: stylizer.stylize(picture, code),
+    "content ": lambda: stylizer.encode_content(picture),
+    "style": lambda: stylizer.encode_style(picture),
+    "style ": lambda: stylizer.fit_style(picture),
+  }.items():
+    with pytest.raises(ValueError, match=f"^{name.strip()}: {message}"):
+      call()
+
+
+def test_what_lies_beside_a_picture_in_a_bucket_is_not_checked():
+  padded = np.full((24, 24, 3), np.nan, np.float32)
+  padded[:16, :16] = CONTENTS[0]
+  fitted = cached_stylizer("adain").fit_style(padded, Extent(16, 16))
+  assert fitted.shape == (1, 24, 24, 3)
+
+
+def test_models_whose_kernels_look_farther_than_one_pixel_take_no_bucket():
+  model = make_model("adaconv", {"kernel_size": 5})
+  wide = dataclasses.replace(cached_stylizer("adaconv"), model=model)
+  with pytest.raises(ValueError, match="^extent: expected None for kernels larger than 3 x 3, got"):
+    wide.encode_content(CONTENTS, extent=Extent(16, 16))
+
+
+@pytest.mark.parametrize("name", ["alpha", "detail"])
+@pytest.mark.parametrize("weight", [-0.1, 1.1, np.nan, [0.5, -1], [[0.5, 0.5]], []])
+def test_a_bad_alpha_or_detail_is_refused_before_any_work(name, weight):
+  stylizer = dataclasses.replace(cached_stylizer("adain"), params=None)
+  with pytest.raises(ValueError, match=rf"^{name}: expected .* in \[0, 1\].*, got "):
+    stylizer.stylize(CONTENTS, codes("adain"), **{name: weight})
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS)
+def test_an_alpha_below_1_needs_contents_that_were_encoded_for_it(transform):
+  stylizer = cached_stylizer(transform)
+  content = jax.eval_shape(lambda x: stylizer.encode_content(x, for_alpha=False), CONTENTS)
+  message = r"^alpha: expected 1, because of encode_content\(\.\.\., for_alpha=False\)"
+  with pytest.raises(ValueError, match=message):
+    jax.eval_shape(lambda c: stylizer.render(c, codes(transform), 0.5), content)
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS)
+def test_pictures_in_place_of_codes_are_refused_with_the_way_out(transform):
+  stylizer = cached_stylizer(transform)
+  got = r"an array of the shape \[2, 64, 64, 3\]"
+  with pytest.raises(
+    ValueError, match=f"^code: expected what encode_style .* got {got}; encode the"
+  ):
+    jax.eval_shape(stylizer.stylize, CONTENTS, STYLES)
+  with pytest.raises(
+    ValueError, match=f"^content: expected what encode_content .* got {got}; `sty"
+  ):
+    stylizer.render(STYLES, codes(transform))
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS)
+def test_what_is_no_code_of_the_model_is_refused_by_every_method(transform):
+  stylizer = cached_stylizer(transform)
+  content = jax.eval_shape(stylizer.encode_content, CONTENTS)
+  (other,) = set(TRANSFORMS) - {transform}
+  code = codes(transform)
+  without_axis = jax.tree.map(lambda x: x[0], code)
+  ragged = jax.tree.unflatten(
+    jax.tree.structure(code), [x[: 1 + (i == 0)] for i, x in enumerate(jax.tree.leaves(code))]
+  )
+  wrong = {
+    "None": None,
+    "tuple|ChannelStats": codes(other),
+    "str": "adain",
+    "one style without it": without_axis,
+    "of one n": ragged,
+  }
+  for got, value in wrong.items():
+    for method, given in (
+      (stylizer.stylize, CONTENTS),
+      (stylizer.render, content),
+      (stylizer.content_stats, content),
+    ):
+      with pytest.raises(ValueError, match=f"^code: expected what encode_style of .*({got})"):
+        jax.eval_shape(lambda x, method=method, value=value: method(x, value), given)
+
+
+def test_codes_of_two_models_cannot_be_mixed():
+  with pytest.raises(ValueError, match=r"^codes: expected codes of one model, .* codes\[1\]"):
+    mix_codes([codes("adain"), codes("adaconv")])
+
+
+def test_a_stylizer_shows_itself_in_a_line():
+  stylizer = cached_stylizer("adain")
+  count = sum(np.size(leaf) for leaf in jax.tree.leaves(stylizer.params))
+  assert repr(stylizer) == f"Stylizer(adain, {count:,} parameters, vgg16)"
+  assert count == 3_505_219
+  assert repr(cached_stylizer("adaconv")).startswith("Stylizer(adaconv, ")
+  shapes = jax.eval_shape(lambda s: s, stylizer)
+  assert repr(shapes) == repr(stylizer)
+  assert jax.jit(lambda s: jnp.zeros(len(repr(s))))(stylizer).shape == (len(repr(stylizer)),)
+
+
+# --- codes and pytrees ---
+
+
+@pytest.mark.parametrize("transform", FAST)
 def test_a_code_serves_many_contents(transform):
   stylizer, code = cached_stylizer(transform), one(codes(transform), 0)
   together = render(stylizer, CONTENTS, code)
@@ -331,7 +524,7 @@ def test_images_of_a_batch_do_not_touch_each_other(transform):
 
 
 @pytest.mark.parametrize("transform", TRANSFORMS)
-@pytest.mark.parametrize("contents", [1, 3])
+@pytest.mark.parametrize("contents", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_neither_one_style_nor_one_per_content_is_an_error(transform, contents):
   message = f"code: expected one style, or one for each of {contents} contents, got 2"
   with pytest.raises(ValueError, match=message):
@@ -361,7 +554,8 @@ def gradients(stylizer, content, style, alpha):
   return jax.grad(loss, (0, 1, 2))(content, style, alpha)
 
 
-@pytest.mark.parametrize("transform", TRANSFORMS)
+@pytest.mark.slow
+@pytest.mark.parametrize("transform", FAST)
 def test_gradients_with_respect_to_content_style_and_alpha_are_finite(transform):
   stylizer, content, style = cached_stylizer(transform), CONTENTS[:1], STYLES[:1]
   for gradient in gradients(stylizer, content, style, 0.5):
@@ -423,6 +617,7 @@ def test_the_default_settings_are_the_published_ones():
     "groups": (512, 128, 32, 8),
     "encoder_width": 512,
     "style_size": 256,
+    "style_fit": "squeeze",
   }
 
 

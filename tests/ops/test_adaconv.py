@@ -10,12 +10,19 @@ import pytest
 from jax import lax
 from other_platforms import as_on
 
-from adaconv_jax.ops.adaconv import adaconv, compose_kernels
-from adaconv_jax.ops.adain import EPS
-from adaconv_jax.ops.extent import Extent
+from adaconv_jax.ops.adaconv import adaconv, apply_kernels, compose_kernels
+from adaconv_jax.ops.adain import EPS, instance_norm
+from adaconv_jax.ops.extent import Borders, Extent
 
 # k, c_in, c_out, groups: from one group to one group per channel, and unequal channels.
-SHAPES = [(k, 4, 4, groups) for k in (1, 3, 5) for groups in (1, 2, 4)]
+
+
+def slow(*values):
+  return pytest.param(*values, marks=pytest.mark.slow)
+
+
+SHAPES = [(k, 4, 4, groups) for k in (1, 3) for groups in (1, 2, 4)]
+SHAPES += [(5, 4, 4, 2), slow(5, 4, 4, 1), slow(5, 4, 4, 4)]
 SHAPES += [(3, 4, 8, 4), (3, 8, 4, 2), (3, 6, 9, 3)]
 # c_in, c_out, groups: of a composed kernel, and of depthwise products.
 BOTH_FORMS = [(4, 4, 2), (3, 3, 3)]
@@ -189,9 +196,12 @@ AXES = [(0, 0, 0, 0), (0, None, None, None), (None, 0, 0, 0)]
 @pytest.mark.parametrize(
   "axes, groups, platform",
   [
-    *((axes, groups, "cpu") for axes in AXES for groups in (2, 4)),
+    *((axes, 2, "cpu") for axes in AXES),
+    (AXES[0], 4, "cpu"),
+    *(slow(axes, 4, "cpu") for axes in AXES[1:]),
     (AXES[0], 2, "cuda"),
-    *((axes, 2, "tpu") for axes in AXES),
+    (AXES[0], 2, "tpu"),
+    *(slow(axes, 2, "tpu") for axes in AXES[1:]),
   ],
 )
 def test_vmap_and_its_gradients_equal_a_loop_over_images(axes, groups, platform):
@@ -215,7 +225,7 @@ def test_vmap_and_its_gradients_equal_a_loop_over_images(axes, groups, platform)
   assert_close(gradients, tuple(sums))
 
 
-@pytest.mark.parametrize("c_in, c_out, groups", BOTH_FORMS)
+@pytest.mark.parametrize("c_in, c_out, groups", [BOTH_FORMS[0], slow(*BOTH_FORMS[1])])
 def test_gradients_under_vmap_are_those_of_each_image(c_in, c_out, groups):
   args = arguments((4, 3), 3, c_in, c_out, groups, lead=(2,))
   weights = random(2, 4, 3, c_out, seed=1)
@@ -228,7 +238,7 @@ def test_gradients_under_vmap_are_those_of_each_image(c_in, c_out, groups):
     assert_close([g[i] for g in gradients], expected)
 
 
-@pytest.mark.parametrize("c_in, c_out, groups", BOTH_FORMS)
+@pytest.mark.parametrize("c_in, c_out, groups", [slow(*BOTH_FORMS[0]), BOTH_FORMS[1]])
 def test_nested_vmap_applies_every_style_to_every_content(c_in, c_out, groups):
   features, *kernels = arguments((4, 3), 3, c_in, c_out, groups, (2,), (3,))
   weights = random(3, 2, 4, 3, c_out, seed=1)
@@ -283,24 +293,23 @@ def test_errors_name_the_argument(changed, groups, message):
 
 @pytest.mark.parametrize("c_in, c_out, groups", BOTH_FORMS)
 @pytest.mark.parametrize("enlarge", [False, True])
-@pytest.mark.parametrize("k, size", [(1, (3, 5)), (3, (3, 5)), (3, (1, 6)), (3, (7, 7))])
+@pytest.mark.parametrize("k, size", [slow(1, (3, 5)), (3, (3, 5)), (3, (1, 6)), slow(3, (7, 7))])
 def test_within_an_extent_it_is_that_of_the_cropped_features(k, size, enlarge, c_in, c_out, groups):
   features, *rest = arguments(size, k, c_in, c_out, groups)
   padded = np.full((7, 7, c_in), 1e30, np.float32)
   padded[: size[0], : size[1]] = features
-  call = functools.partial(adaconv, groups=groups, enlarge=enlarge)
-  expected = jax.jit(call)(features, *rest)
-  got = jax.jit(lambda *args, extent: call(*args, extent=extent))(
-    padded, *rest, extent=Extent(*size)
-  )
+  options: Any = {"groups": groups, "enlarge": enlarge}
+  expected = jax.jit(functools.partial(adaconv, **options))(features, *rest)
+
+  @jax.jit
+  def call(features, *kernels, extent):
+    borders = Borders(extent, 7)
+    normalized = instance_norm(features, where=borders.inside(features))
+    return apply_kernels(borders.mirror(normalized, enlarge=enlarge), *kernels, **options)
+
+  got = call(padded, *rest, extent=Extent(*size))
   h, w, _ = expected.shape
   np.testing.assert_allclose(got[:h, :w], expected, rtol=1e-5, atol=1e-5)
-
-
-def test_kernels_that_look_farther_than_one_pixel_have_no_extent():
-  args = arguments((6, 6), 5, 4, 4, 2)
-  with pytest.raises(ValueError, match="^extent: expected None for kernels larger than 3 x 3, got"):
-    adaconv(*args, groups=2, extent=Extent(5, 5))
 
 
 # --- the networks ---

@@ -14,6 +14,7 @@ from adaconv_jax.ops.adain import (
   apply_stats,
   channel_stats,
   instance_norm,
+  widen_stats,
 )
 
 
@@ -165,3 +166,37 @@ def test_unequal_batches_or_channels_are_errors(style_shape):
   message = rf"content and style: .*\(2, 3, 3, 4\) and \({', '.join(map(str, style_shape))}\)"
   with pytest.raises(ValueError, match=message):
     adain(jnp.zeros((2, 3, 3, 4)), jnp.zeros(style_shape))
+
+
+@pytest.mark.parametrize(
+  ("value", "got"), [(np.zeros((8, 8, 4)), r"\[8, 8, 4\]"), (None, "NoneType")]
+)
+def test_what_is_no_batch_of_feature_maps_is_refused_by_name(value, got):
+  features = jnp.zeros((1, 8, 8, 4))
+  with pytest.raises(ValueError, match=f"^content: expected an array of .*, got {got}; .*None"):
+    adain(value, value)
+  with pytest.raises(ValueError, match=f"^style: expected an array of .*, got {got}"):
+    adain(features, value)
+
+
+def test_given_content_statistics_replace_the_content_s_own():
+  content, other, style = random(2, 6, 5, 4), random(1, 7, 7, 4), random(1, 3, 9, 4)
+  mean, std = channel_stats(other)
+  target = channel_stats(style)
+  made = apply_stats(content, target, content_stats=ChannelStats(mean, std))
+  expected = (content - mean[:, None, None]) / std[:, None, None]
+  expected = expected * target.std[:, None, None] + target.mean[:, None, None]
+  np.testing.assert_allclose(made, expected, rtol=1e-4, atol=1e-4)
+  own = apply_stats(content, target, content_stats=channel_stats(content))
+  np.testing.assert_allclose(own, apply_stats(content, target), atol=1e-5)
+
+
+def test_widened_statistics_bound_normalized_features_and_leave_usual_ones():
+  content = random(1, 6, 5, 4)
+  own = channel_stats(content)
+  flat = ChannelStats(own.mean + 1.0, own.std * 1e-3)
+  normalized = instance_norm(content, widen_stats(flat, own))
+  np.testing.assert_allclose((normalized**2).mean((1, 2)), 4, rtol=1e-3)
+  usual = ChannelStats(own.mean + 0.1 * own.std, own.std * 0.8)
+  for given, kept in zip(widen_stats(usual, own), usual, strict=True):
+    np.testing.assert_array_equal(given, kept)

@@ -1,4 +1,4 @@
-"""Convolutions against NumPy loops, and what each platform is given to run."""
+"""Convolutions against NumPy loops, and the program for each platform."""
 
 from typing import Any
 
@@ -11,6 +11,7 @@ from other_platforms import as_on
 from adaconv_jax import host_cpu
 from adaconv_jax.models.layers import ReflectConv
 from adaconv_jax.ops.conv import cpu as conv_cpu
+from adaconv_jax.ops.conv import dispatch
 from adaconv_jax.ops.conv.dispatch import (
   SMALLEST_ON_CPU,
   conv,
@@ -18,11 +19,12 @@ from adaconv_jax.ops.conv.dispatch import (
 )
 from adaconv_jax.ops.conv.reference import (
   conv_valid,
+  plain_image_gradient,
   reflect_pad,
   reflect_pad_to_multiple,
   upsample,
 )
-from adaconv_jax.ops.extent import Extent
+from adaconv_jax.ops.extent import Borders, Extent
 
 
 def random(*shape: int, seed: int = 0) -> Any:
@@ -41,7 +43,7 @@ def conv_loops(images: np.ndarray, kernel: np.ndarray) -> np.ndarray:
 
 
 def gradient_loops(images, kernel, gradient) -> tuple[np.ndarray, np.ndarray]:
-  """What every output pixel hands back to its window and to the kernel."""
+  """The gradients that every output pixel gives to its window and to the kernel."""
   k = kernel.shape[0]
   d_images, d_kernel = np.zeros(images.shape), np.zeros(kernel.shape)
   for image, y, x, o in np.ndindex(*gradient.shape):
@@ -81,7 +83,7 @@ def forward_and_gradients(function, platform="cpu"):
 
 
 def convolutions(platform, function, *args) -> list[str]:
-  """The convolutions in the program for `platform`, which need not be here."""
+  """The convolutions in the program for `platform`, which this machine may not have."""
   lowered = jax.jit(function).trace(*args).lower(lowering_platforms=(platform,))
   return [line for line in lowered.as_text().splitlines() if "stablehlo.convolution" in line]
 
@@ -139,7 +141,7 @@ def test_many_channels_take_winograd_s_form_and_equal_loops(size, monkeypatch):
     monkeypatch.setattr(conv_cpu, name, 2)
   calls = count_calls(monkeypatch, "_winograd")
   of_kernel = count_calls(monkeypatch, "_winograd_kernel_gradient")
-  # Channels that no other test has: what is traced once is not traced again.
+  # Channels that no other test has, because a function is not traced twice for equal shapes.
   images, kernel, gradient = random(2, *size, 6), random(3, 3, 6, 5), random(2, *size, 5)
   got = forward_and_gradients(lambda x, k: conv(x, k))(images, kernel, gradient)
   assert_close(got, reflected_loops(images, kernel, gradient))
@@ -200,9 +202,13 @@ def test_where_bfloat16_is_fast_products_take_it_and_sum_up_in_float32(enlarge, 
 
 
 def within_extent(images, kernel, enlarge=False):
-  """The convolution of images in the top left of 16 x 16 pixels, beside each of three garbages."""
+  """The convolution of images in the top left of 16 x 16 pixels, with three kinds of garbage."""
   (n, h, w, c_in), scale = images.shape, 2 if enlarge else 1
-  function = jax.jit(lambda x, k, extent: conv(x, k, enlarge=enlarge, extent=extent))
+
+  @jax.jit
+  def function(x, kernel, extent):
+    return conv(Borders(extent, 16).mirror(x, enlarge=enlarge), kernel, enlarge=enlarge)
+
   for garbage in (0, 1e30, np.nan):
     padded = np.full((n, 16, 16, c_in), garbage, np.float32)
     padded[:, :h, :w] = images
@@ -346,9 +352,19 @@ def test_vmap_and_its_gradients_equal_loops(levels, platform, size):
   assert_close(forward_and_gradients(function, platform)(*args), per_image_loops(*args, *levels))
 
 
+@pytest.mark.parametrize("form, count", [("grouped", 1), ("loop", 3)])
+def test_a_kernel_per_image_runs_on_a_platform_as_the_table_says(form, count, monkeypatch):
+  monkeypatch.setitem(dispatch.PER_IMAGE, "cuda", form)
+  image, kernel, gradient = batch((0, 0), size=(5, 4))
+  function = jax.vmap(lambda *args: conv_per_sample(*args))
+  assert len(convolutions("cuda", function, image, kernel)) == count
+  got = forward_and_gradients(function, "cuda")(image, kernel, gradient)
+  assert_close(got, per_image_loops(image, kernel, gradient, (0, 0)))
+
+
 # Lines that are the second from both sides, blocks of columns that do and do not overlap, and what
 # has no form of its own.
-@pytest.mark.parametrize("enlarge", [False, True])
+@pytest.mark.parametrize("enlarge", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
   "size, k", [((1, 4), 3), ((2, 2), 3), ((3, 2), 3), ((2, 3), 3), ((4, 9), 3), ((3, 17), 3),
               ((4, 5), 1), ((4, 5), 5)]
@@ -366,7 +382,7 @@ def test_the_form_for_tpu_and_its_gradients_equal_loops(size, k, enlarge):
 
 
 # Every pair of axes inside and outside; the other four combinations batch nothing new.
-@pytest.mark.parametrize("platform", ["cpu", "tpu"])
+@pytest.mark.parametrize("platform", ["cpu", pytest.param("tpu", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
   "outer, inner",
   [((0, 0), (0, 0)), ((0, None), (None, 0)), ((None, 0), (0, 0)), ((0, 0), (0, None))],
@@ -398,7 +414,7 @@ def test_cpu_runs_one_convolution_per_image_and_tpu_one_for_all():
   assert len(tpu) == 1 and "feature_group_count = 3 " in tpu[0]
   # Those of the images' gradients; the kernels' are matrix products.
   assert len(convolutions("cpu", backward, image, kernel, gradient)) == 3
-  # Neither gradient takes more operations for more images: it is dense in no axis of images.
+  # Neither gradient takes more operations per image for more images: no image axis is dense.
   to_image, to_kernel = convolutions("tpu", backward, image, kernel, gradient)
   assert "feature_group_count = 3 " in to_image and "batch_group_count = 1 " in to_image
   assert "lhs_dilate = [3, 1, 1]" in to_kernel and "batch_group_count = 1 " in to_kernel
@@ -433,3 +449,25 @@ def test_the_layer_starts_with_xavier_kernels_and_no_bias_and_convolves():
   assert_close(out, conv_loops(padded, kernel))
   shifted = layer.apply({"params": {"kernel": kernel, "bias": bias + 2}}, images)
   assert_close(shifted, np.asarray(out) + 2)
+
+
+@pytest.mark.parametrize("enlarge", [False, True])
+@pytest.mark.parametrize(("k", "size"), [(1, (1, 2)), (3, (1, 4)), (3, (5, 4)), (5, (3, 7))])
+def test_image_gradient_of_the_plain_form_equals_loops(k, size, enlarge):
+  images, kernel = random(2, *size, 3), random(k, k, 3, 4)
+  gradient = random(2, *(side * (2 if enlarge else 1) for side in size), 4)
+  _, (expected, _) = reflected_loops(images, kernel, gradient, enlarge)
+  assert_close(plain_image_gradient(kernel, gradient, enlarge), expected)
+
+
+@pytest.mark.parametrize("enlarge", [False, True])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_every_form_can_be_traced_in_64_bit_mode(dtype, enlarge):
+  def gradients(*arrays):
+    return jax.grad(lambda *a: conv(*a, enlarge=enlarge).sum(), argnums=(0, 1))(*arrays)
+
+  for side in (6, 16, 64):
+    shapes = [jax.ShapeDtypeStruct(x, dtype) for x in ((1, side, side, 64), (3, 3, 64, 64))]
+    with jax.enable_x64(True):
+      found = jax.eval_shape(gradients, *shapes)
+    assert [x.dtype for x in found] == [dtype, dtype]

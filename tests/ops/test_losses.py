@@ -7,7 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from adaconv_jax.ops.losses import checkerboard_loss, content_loss, pixel_loss, style_loss
+from adaconv_jax.ops.losses import (
+  checkerboard_loss,
+  content_loss,
+  palette,
+  palette_loss,
+  pixel_loss,
+  self_similarity_loss,
+  style_loss,
+)
 
 WEIGHTS = {"relu1_1": 1.0, "relu2_1": 0.25}
 
@@ -71,7 +79,7 @@ def test_style_loss_ignores_where_the_pixels_are():
   for name, value in ours.items():
     n, h, w, c = value.shape
     shuffled[name] = rng.permuted(value.reshape(n, h * w, 1, c), axis=1).reshape(n, w, h, c)
-  # Each channel is shuffled for itself: the loss knows no relation between channels either.
+  # Each channel is shuffled separately: the loss ignores relations between channels too.
   np.testing.assert_allclose(
     style_loss(shuffled, theirs, WEIGHTS), style_loss(ours, theirs, WEIGHTS), rtol=1e-5
   )
@@ -130,14 +138,96 @@ def test_a_missing_layer_is_an_error(missing_in):
 @pytest.mark.parametrize("direction", ["columns", "rows", "both"])
 @pytest.mark.parametrize(("period", "share"), [(2, 1.0), (4, 1 / 16), (8, np.sin(np.pi / 8) ** 8)])
 def test_checkerboard_loss_is_the_energy_of_patterns_of_two_pixels(direction, period, share):
-  y, x = np.mgrid[:36, :36]  # behind the filter of 5 pixels, whole periods
+  y, x = np.mgrid[:36, :36]  # after the filter of 5 pixels, whole periods
   wave = lambda at: np.cos(2 * np.pi * at / period)  # noqa: E731
   pattern = {"columns": wave(x), "rows": wave(y), "both": wave(x) * wave(y)}[direction]
   images = np.stack([np.full((36, 36), 0.5), 0.5 + 0.1 * pattern])[..., None].repeat(3, -1)
   energy = 0.1**2 * np.mean(pattern[:32, :32] ** 2)
   if (
     direction == "both"
-  ):  # its own filter passes `share` twice, the two others what is slow as well
+  ):  # its own filter passes `share` twice; the two others also pass what is slow
     share = share**2 + 2 * share * np.cos(np.pi / period) ** 8
   got = checkerboard_loss(jnp.asarray(images, jnp.float32))
   np.testing.assert_allclose(got, energy * share / 2, rtol=1e-4)
+
+
+def self_similarity_loops(ours, theirs) -> float:
+  """The definition, pair by pair, in float64."""
+  n, h, w, c = ours.shape
+  total = 0.0
+  for i in range(n):
+    a, b = (m[i].astype(np.float64).reshape(h * w, c) for m in (ours, theirs))
+    for j, k in np.ndindex(h * w, h * w):
+      distances = [1 - x[j] @ x[k] / np.linalg.norm(x[j]) / np.linalg.norm(x[k]) for x in (a, b)]
+      total += abs(distances[0] - distances[1])
+  return total / (n * (h * w) ** 2)
+
+
+def test_self_similarity_loss_equals_loops_over_pairs_of_positions():
+  ours, theirs = random(2, 3, 4, 5), random(2, 3, 4, 5, seed=1)
+  got = self_similarity_loss(ours, theirs)
+  assert got.shape == ()
+  np.testing.assert_allclose(got, self_similarity_loops(ours, theirs), rtol=1e-5)
+
+
+def test_self_similarity_ignores_what_all_positions_share_and_sees_marks_on_plain_surfaces():
+  content, plain = random(1, 6, 6, 8), np.ones((1, 6, 6, 8), np.float32)
+  rotation = np.linalg.qr(random(8, 8))[0]
+  np.testing.assert_allclose(self_similarity_loss(3 * content @ rotation, content), 0, atol=1e-5)
+  marked = plain.copy()
+  marked[:, ::2, :, :4] = 0
+  assert self_similarity_loss(jnp.asarray(marked), jnp.asarray(plain)) > 0.1
+
+
+def test_self_similarity_gradient_is_finite_where_features_are_empty():
+  empty = jnp.zeros((1, 4, 4, 3))
+  assert np.isfinite(jax.grad(self_similarity_loss)(empty, jnp.asarray(random(1, 4, 4, 3)))).all()
+
+
+def test_self_similarity_loss_refuses_other_shapes():
+  with pytest.raises(ValueError, match=r"features: expected the target's shape \(1, 4, 4, 3\)"):
+    self_similarity_loss(jnp.zeros((1, 2, 4, 3)), jnp.zeros((1, 4, 4, 3)))
+
+
+def test_palette_is_the_means_of_64_equal_shares_of_the_colors_along_13_directions():
+  images = np.random.default_rng(0).random((2, 32, 17, 3)).astype(np.float32)  # odd: cut to 16
+  got = palette(jnp.asarray(images))
+  assert got.shape == (2, 13, 64)
+  colors = images[:, :, :16].reshape(2, 16, 2, 8, 2, 3).mean((2, 4)).reshape(2, 128, 3)
+  directions = {0: (1, 0, 0), 4: (1, -1, 0), 9: (1, 1, 1), 12: (-1, 1, 1)}
+  for index, direction in directions.items():
+    along = np.sort(colors @ (np.array(direction) / np.linalg.norm(direction)), axis=1)
+    np.testing.assert_allclose(got[:, index], along.reshape(2, 64, 2).mean(-1), atol=1e-6)
+
+
+def test_palette_keeps_the_mean_where_pixels_do_not_divide_by_the_shares():
+  images = np.random.default_rng(1).random((1, 20, 22, 3)).astype(np.float32)
+  means = np.asarray(palette(jnp.asarray(images))).mean(-1)[0]
+  np.testing.assert_allclose(means[:3], images.mean((0, 1, 2)), rtol=1e-5)
+
+
+def test_palette_loss_ignores_places_and_sizes_and_sees_which_colors_there_are():
+  rng = np.random.default_rng(2)
+  blocks = rng.random((1, 16, 16, 3)).astype(np.float32).repeat(2, 1).repeat(2, 2)
+  moved = blocks[:, ::-1, :, :].swapaxes(1, 2)
+  larger = blocks.repeat(2, 1).repeat(2, 2)
+  # Gold and blue in halves against their mean with the same deviation of every channel.
+  gold, blue = (0.9, 0.7, 0.1), (0.1, 0.2, 0.8)
+  halves = np.concatenate([np.full((1, 32, 16, 3), c, np.float32) for c in (gold, blue)], axis=2)
+  mixed = halves.copy()
+  mixed[:, ::4], mixed[:, 1::4] = (gold[0], blue[1], gold[2]), (blue[0], gold[1], blue[2])
+  mixed[:, 2::4], mixed[:, 3::4] = gold, blue
+
+  def loss(a, b):
+    return palette_loss(palette(jnp.asarray(a)), palette(jnp.asarray(b)))
+
+  assert loss(blocks, moved) < 1e-10
+  assert loss(blocks, larger) < 1e-10
+  assert loss(halves, mixed) > 1e-2
+
+
+def test_palette_gradient_is_finite_and_reaches_every_pixel():
+  images = jnp.asarray(np.random.default_rng(3).random((1, 8, 8, 3)), jnp.float32)
+  gradient = jax.grad(lambda x: palette_loss(palette(x), jnp.zeros((1, 13, 64))))(images)
+  assert np.isfinite(gradient).all()
+  assert (gradient != 0).all()

@@ -2,7 +2,7 @@
 
 import functools
 from fractions import Fraction
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -10,10 +10,13 @@ import pytest
 
 from adaconv_jax.models.stylizer import Stylizer
 from adaconv_jax.ops import tiling
+from adaconv_jax.ops.adain import channel_stats
 from adaconv_jax.ops.extent import Extent
 from adaconv_jax.ops.tiling import by_strips
 from adaconv_jax.vgg.network import ENCODER_LAYER, VGG, reach
 from tests.small_models import small_stylizer
+
+TWO = Fraction(2)
 
 
 def blur(images: Any) -> Any:
@@ -64,6 +67,48 @@ def test_small_images_are_run_whole():
   assert heights == [40]
 
 
+@pytest.mark.parametrize("height", [20, 22, 41, 64])
+def test_statistics_in_strips_are_those_of_the_whole(height, monkeypatch):
+  # A mean that is large beside the deviation, of which differences of squares would lose most.
+  images = 100 + np.random.default_rng(0).random((2, height, 3, 2), np.float32)
+  monkeypatch.setattr(tiling, "WHOLE_BYTES", 0)
+  monkeypatch.setattr(tiling, "STRIP_BYTES", 600)
+  stats = jax.jit(lambda x: tiling.stats_by_strips(enlarge, x, reach=2, row_bytes=100, scale=TWO))
+  expected: Any = channel_stats(cast(Any, np.asarray(enlarge(images), np.float64)))
+  got: Any = stats(images)
+  np.testing.assert_allclose(got.mean, expected.mean, rtol=1e-6)
+  np.testing.assert_allclose(got.std, expected.std, rtol=1e-4)
+
+
+def test_statistics_of_small_images_are_not_in_strips():
+  images: Any = np.zeros((1, 40, 3, 2), np.float32)
+  assert tiling.stats_by_strips(blur, images, reach=1, row_bytes=100) is None
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_every_strip_is_reported_once(n, monkeypatch):
+  monkeypatch.setattr(tiling, "WHOLE_BYTES", 0)
+  monkeypatch.setattr(tiling, "STRIP_BYTES", 600)
+  monkeypatch.setattr(tiling, "ALONE_BYTES", 0)
+  images: Any = np.random.default_rng(0).random((n, 40, 3, 2), np.float32)
+
+  def strips(x):
+    return tiling.by_strips(blur, x, reach=2, row_bytes=100)
+
+  def run(x):
+    return tiling.one_by_one(strips, x, size=(40, 3))
+
+  planned, seen = [], []
+  with tiling.reporting(planned):
+    program = jax.jit(run).lower(images).compile()
+  with tiling.watch(lambda: seen.append(None)):
+    made = program(images)
+  np.testing.assert_allclose(made, run(images), rtol=1e-6)
+  assert len(seen) == sum(planned) == 7 * n
+  program(images)  # nobody watches
+  assert len(seen) == 7 * n
+
+
 def test_what_has_to_be_run_whole_is(monkeypatch):
   monkeypatch.setattr(tiling, "WHOLE_BYTES", 0)
   monkeypatch.setattr(tiling, "STRIP_BYTES", 600)
@@ -74,6 +119,7 @@ def test_what_has_to_be_run_whole_is(monkeypatch):
   assert heights == [40]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arch, expected", [("vgg16", 33), ("vgg19", 37)])
 def test_vgg_s_reach_is_that_of_its_gradient(arch, expected):
   # 2 + 1 + 4 + 2 + (3 or 4) * 4 + 4 + 8
@@ -90,25 +136,51 @@ def test_vgg_s_reach_is_that_of_its_gradient(arch, expected):
   assert 64 - expected <= rows.min() and rows.max() <= 71 + expected
 
 
-@pytest.mark.parametrize("transform", ["adain", "adaconv"])
+@pytest.mark.parametrize("transform", ["adain", pytest.param("adaconv", marks=pytest.mark.slow)])
 def test_a_large_picture_is_the_same_in_strips(transform, monkeypatch):
   stylizer = small_stylizer(transform)
   rng = np.random.default_rng(0)
   content, style = rng.random((1, 205, 24, 3), np.float32), rng.random((1, 64, 64, 3), np.float32)
   code = jax.jit(Stylizer.encode_style)(stylizer, style)
-  # Functions of their own: what is traced for the whole is not to be used for the strips.
-  whole = jax.jit(lambda *args: Stylizer.stylize(*args))(stylizer, content, code)
+
+  def run(stylizer: Stylizer, content, code):
+    return stylizer.stylize(content, code, 0.6, detail=0.5)
+
+  # Separate functions, so that the trace for the whole is not reused for the strips.
+  whole = jax.jit(lambda *args: run(*args))(stylizer, content, code)
   monkeypatch.setattr(tiling, "WHOLE_BYTES", 0)
   monkeypatch.setattr(tiling, "STRIP_BYTES", 4 * 24 * 64 * 40)  # 40 rows of the picture
-  loops = str(jax.make_jaxpr(lambda *args: Stylizer.stylize(*args))(stylizer, content, code))
-  in_strips = jax.jit(lambda *args: Stylizer.stylize(*args))(stylizer, content, code)
+  loops = str(jax.make_jaxpr(lambda *args: run(*args))(stylizer, content, code))
+  in_strips = jax.jit(lambda *args: run(*args))(stylizer, content, code)
   assert loops.count("scan[") + loops.count("while[") >= 3
   np.testing.assert_allclose(in_strips, whole, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("transform", ["adain", pytest.param("adaconv", marks=pytest.mark.slow)])
+def test_a_picture_whose_largest_maps_are_not_kept_is_the_same(transform, monkeypatch):
+  stylizer = small_stylizer(transform)
+  rng = np.random.default_rng(0)
+  content, style = rng.random((1, 333, 24, 3), np.float32), rng.random((1, 64, 64, 3), np.float32)
+  code = jax.jit(Stylizer.encode_style)(stylizer, style)
+
+  def run(stylizer: Stylizer, content, code):
+    return stylizer.stylize(content, code, detail=0.5)
+
+  whole = jax.jit(lambda *args: run(*args))(stylizer, content, code)
+  monkeypatch.setattr(tiling, "WHOLE_BYTES", 0)
+  monkeypatch.setattr(tiling, "STRIP_BYTES", 4 * 24 * 64 * 40)  # 40 rows of the picture
+  monkeypatch.setattr(tiling, "KEPT_BYTES", 0)
+  program = jax.jit(lambda *args: run(*args)).lower(stylizer, content, code)
+  np.testing.assert_allclose(program.compile()(stylizer, content, code), whole, rtol=0, atol=1e-5)
+  # The input of the last scale, 64 channels at half the size, is nowhere whole.
+  assert "tensor<1x168x12x64xf32>" not in program.as_text()
+  assert "tensor<1x84x6x128xf32>" in program.as_text()
+
+
 @pytest.mark.parametrize("transform", ["adain", "adaconv"])
 def test_a_picture_in_a_bucket_is_never_in_strips(transform, monkeypatch):
-  """A strip would be taken for the whole, with the whole's extent."""
+  """A strip would be treated as the whole, with the extent of the whole."""
   stylizer = small_stylizer(transform)
   monkeypatch.setattr(tiling, "WHOLE_BYTES", 0)
   monkeypatch.setattr(tiling, "STRIP_BYTES", 4 * 24 * 64 * 40)
@@ -121,10 +193,14 @@ def test_a_picture_in_a_bucket_is_never_in_strips(transform, monkeypatch):
   assert "scan[" not in program and "while[" not in program
 
 
+def slow(*values):
+  return pytest.param(*values, marks=pytest.mark.slow)
+
+
 @pytest.mark.parametrize(
   ("transform", "styles", "alpha"),
   # One style that alpha makes one code per content; one code for all; one per content.
-  [("adaconv", 1, 0.5), ("adain", 1, 1.0), ("adaconv", 3, 1.0)],
+  [slow("adaconv", 1, 0.5), slow("adain", 1, 1.0), slow("adaconv", 3, 1.0)],
 )
 def test_images_one_by_one_are_those_of_the_batch(transform, styles, alpha, monkeypatch):
   stylizer = small_stylizer(transform)
@@ -136,16 +212,16 @@ def test_images_one_by_one_are_those_of_the_batch(transform, styles, alpha, monk
 
   together = jax.jit(run)(stylizer)
   monkeypatch.setattr(tiling, "ALONE_BYTES", 0)
-  counts = []
+  sizes = []
   decode = Stylizer._decode
   monkeypatch.setattr(
     Stylizer,
     "_decode",
-    lambda self, x, *rest: (counts.append(len(x)), decode(self, x, *rest))[1],
+    lambda self, x, *rest, **kw: (sizes.append(len(x)), decode(self, x, *rest, **kw))[1],
   )
-  # A function of its own, because what is traced once is not traced again.
+  # A new function, because a function is not traced twice.
   apart = jax.jit(lambda stylizer: run(stylizer))(stylizer)
-  assert 1 in counts
+  assert 1 in sizes
   np.testing.assert_allclose(apart, together, atol=1e-4)
 
 

@@ -190,7 +190,7 @@ def random_params(module, x) -> Any:
 
 
 def conv(x, params):
-  """A 3x3 convolution behind torch's own reflection padding."""
+  """A 3x3 convolution after torch's own reflection padding."""
   pad = params["kernel"].shape[0] // 2
   x = torch.nn.ReflectionPad2d(pad)(x)
   return F.conv2d(x, kernels(params["kernel"]), tensor(params["bias"]))

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def compile_for(*args: str, **environment: str) -> subprocess.CompletedProcess:
-  """In a process of its own: it sets the environment, and JAX reads that once."""
+  """In its own process: it sets the environment, which JAX reads only once."""
   command = [sys.executable, "train.py", "--config", "configs/quickstart.py", *args]
   kept = {k: v for k, v in os.environ.items() if not k.startswith(("TPU_", "JAX_"))}
   return subprocess.run(
@@ -30,23 +30,83 @@ def needs(**changed) -> aot.Needs:
   return aot.Needs(**(values | changed))
 
 
-@pytest.mark.parametrize("topology", ["v9:2x2", "v5e", "v5e:", "v5e:8", "v5e:0x4", "2x4"])
-def test_unknown_topology_is_refused_by_name(topology):
-  with pytest.raises(ValueError, match=f"v5e:2x4.*{topology!r}"):
-    aot.tpu_devices(topology)
+@pytest.mark.parametrize(
+  ("text", "kind", "shape", "chips", "memory"),
+  [
+    ("v5e:2x4", "v5e", "2x4", 8, 16e9),
+    ("v5litepod-8", "v5e", "2x4", 8, 16e9),
+    ("v5e-16", "v5e", "4x4", 16, 16e9),
+    ("v4-8", "v4", "2x2x1", 4, 32e9),
+    ("v5p-16", "v5p", "2x2x2", 8, 95e9),
+    ("v6e-1", "v6e", "1x1", 1, 32e9),
+    ("v5p:4x4x4", "v5p", "4x4x4", 64, 95e9),
+  ],
+)
+def test_a_slice_is_named_by_its_shape_or_as_on_cloud_tpu(text, kind, shape, chips, memory):
+  tpu = aot.Slice.parse(text)
+  assert (tpu.kind, tpu.shape, tpu.chips, tpu.memory) == (kind, shape, chips, memory)
 
 
-def test_missing_compiler_is_told_with_the_command_that_gets_it(monkeypatch):
+UNKNOWN = ["v9:2x2", "v5e", "v5e:", "v5e:8", "v5e:0x4", "2x4", "v5e:2x2x2", "v4:2x2", "v3-8"]
+
+
+@pytest.mark.parametrize("text", [*UNKNOWN, "v5e-", "-8"])
+def test_an_unknown_slice_is_refused_by_name(text):
+  with pytest.raises(ValueError, match=f"v5e:2x4.*{text!r}"):
+    aot.Slice.parse(text)
+
+
+@pytest.mark.parametrize(("text", "sizes"), [("v4-9", "v4-8, v4-16"), ("v6e-5", "v6e-1, v6e-4")])
+def test_the_sizes_of_slices_are_named_where_there_is_none_of_this_size(text, sizes):
+  with pytest.raises(ValueError, match=f"{sizes}.*{text!r}"):
+    aot.Slice.parse(text)
+
+
+@pytest.mark.parametrize("text", ["v4-8", "v5litepod-4", "v5p-8", "v6e-8"])
+def test_the_compiler_has_one_device_per_chip(text):
+  pytest.importorskip("libtpu")
+  code = f"""
+from adaconv_jax.training.aot import Slice, tpu_devices
+tpu = Slice.parse("{text}")
+assert len(tpu_devices(tpu)) == tpu.chips
+"""
+  subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=100)
+
+
+def test_two_processes_compile_at_the_same_time():
+  pytest.importorskip("libtpu")
+  code = """
+import sys
+from adaconv_jax.training.aot import Slice, tpu_devices
+print(len(tpu_devices(Slice.parse("v5litepod-4"))), flush=True)
+sys.stdin.read()
+"""
+  command = [sys.executable, "-c", code]
+  pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+  with subprocess.Popen(command, cwd=ROOT, **pipes) as first:
+    assert first.stdout is not None and first.stdout.readline() == "4\n"
+    subprocess.run(command, cwd=ROOT, check=True, stdin=subprocess.DEVNULL, timeout=100)
+
+
+def test_a_missing_compiler_is_reported_with_the_command_that_installs_it(monkeypatch):
   monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
   with pytest.raises(FileNotFoundError, match=r"pip install -e '\.\[tpu\]'"):
-    aot.tpu_devices("v5e:2x4")
+    aot.tpu_devices(aot.Slice("v5e", "2x4"))
 
 
 def test_report_sums_the_memory_and_names_unexpected_collectives():
-  text = aot.report(needs(), 16e9)
+  v5e = aot.Slice("v5e", "2x4")
+  text = aot.report(needs(), v5e, 8)
   assert "6.100 GB of 16 GB" in text and "5.000 TFLOP" in text and "all-reduce x 2" in text
   assert "unexpected" not in text
-  assert "unexpected" in aot.report(needs(collectives={"all-gather": 1}), 16e9)
+  assert "unexpected" in aot.report(needs(collectives={"all-gather": 1}), v5e, 8)
+  # 5 TFLOP at 197 TFLOP/s; 7 GB at 819 GB/s; 16 images in the longer time.
+  assert "25.4 ms of operations and 8.5 ms of traffic per step: at most 630 images/s" in text
+
+
+def test_the_estimate_of_a_compilation_grows_with_the_program():
+  line = "    %1 = stablehlo.add %0, %0 : tensor<2xf32>\n"
+  assert 0 < aot.estimate(line) < aot.estimate(100 * line) / 99
 
 
 def test_what_is_larger_than_the_memory_does_not_fit():

@@ -28,7 +28,8 @@ def batch(size=2, seed=0):
   }
 
 
-@pytest.mark.parametrize("transform", ["adain", "adaconv"])
+@pytest.mark.slow
+@pytest.mark.parametrize("transform", [pytest.param("adain", marks=pytest.mark.slow), "adaconv"])
 def test_transfer_loss_is_the_papers_sum(transform):
   stylizer, data = small_stylizer(transform), batch()
   loss = objective.make_loss(stylizer.model, stylizer.vgg, WEIGHTS, reconstruct=False)
@@ -57,14 +58,14 @@ def test_transfer_loss_is_the_papers_sum(transform):
   np.testing.assert_allclose(total, 1.5 * content + 7.0 * 0.5 * style, rtol=1e-4)
 
 
-@pytest.mark.parametrize("transform", ["adain", "adaconv"])
+@pytest.mark.parametrize("transform", ["adain", pytest.param("adaconv", marks=pytest.mark.slow)])
 def test_evaluation_is_the_mean_over_the_pairs_that_have_a_weight(transform):
   stylizer, (first, second) = small_stylizer(transform), (batch(seed=seed) for seed in (0, 1))
   loss = jax.jit(objective.make_loss(stylizer.model, stylizer.vgg, WEIGHTS, reconstruct=False))
   means = [loss(stylizer.params, stylizer.vgg_params, data, 0.5)[1] for data in (first, second)]
   step = training.make_eval_step(stylizer.model, stylizer.vgg, WEIGHTS.layers)
   params, vgg_params = (devices.replicate(tree) for tree in (stylizer.params, stylizer.vgg_params))
-  # A style of the wrong pair would be noticed, a pair of weight 0 as well.
+  # A style of the wrong pair would be noticed, and so would a pair of weight 0.
   mixed = [{k: np.stack([a[k][i], b[k][j]]) for k in a} for a, b, i, j in (
     (second, first, 0, 0), (first, second, 1, 1)
   )]  # fmt: skip
@@ -91,13 +92,16 @@ def test_reconstruction_loss_ignores_the_styles_and_adds_the_pixels():
   )
 
 
-def test_checkerboard_loss_of_the_output_is_added_with_its_weight_but_not_while_reconstructing():
+@pytest.mark.slow
+@pytest.mark.parametrize("term", ["checkerboard", "self_similarity", "palette"])
+def test_further_losses_of_the_output_are_added_by_weight_but_not_while_reconstructing(term):
   stylizer, data = small_stylizer("adain"), batch()
-  weights = dataclasses.replace(WEIGHTS, checkerboard=1e6)
-  totals = {}
+  weights = dataclasses.replace(WEIGHTS, **{term: 1e6})
+  totals = []
   for weight in (WEIGHTS, weights):
     loss = jax.jit(objective.make_loss(stylizer.model, stylizer.vgg, weight, reconstruct=False))
-    totals[weight.checkerboard], metrics = loss(stylizer.params, stylizer.vgg_params, data, 1.0)
+    total, metrics = loss(stylizer.params, stylizer.vgg_params, data, 1.0)
+    totals.append(total)
   style = jnp.asarray(data["style"], jnp.float32) / 255
   content = jnp.asarray(data["content"], jnp.float32) / 255
   features: Any = [
@@ -108,17 +112,22 @@ def test_checkerboard_loss_of_the_output_is_added_with_its_weight_but_not_while_
     {"params": stylizer.params},
     *(maps[ENCODER_LAYER] for maps in features),
   )
-  expected = losses.checkerboard_loss(output)
+  if term == "checkerboard":
+    expected = losses.checkerboard_loss(output)
+  elif term == "palette":
+    expected = losses.palette_loss(losses.palette(output), losses.palette(style))
+  else:
+    encoded: Any = stylizer.vgg.apply({"params": stylizer.vgg_params}, output, (ENCODER_LAYER,))
+    expected = losses.self_similarity_loss(encoded[ENCODER_LAYER], features[0][ENCODER_LAYER])
   assert expected > 0
-  np.testing.assert_allclose(metrics["checkerboard_loss"], expected, rtol=1e-3)
-  np.testing.assert_allclose(totals[1e6] - totals[0.0], 1e6 * expected, rtol=1e-3)
+  np.testing.assert_allclose(metrics[f"{term}_loss"], expected, rtol=1e-3)
+  np.testing.assert_allclose(totals[1] - totals[0], 1e6 * expected, rtol=1e-3)
   first = objective.make_loss(stylizer.model, stylizer.vgg, weights, reconstruct=True)
-  assert (
-    "checkerboard_loss"
-    not in jax.eval_shape(first, stylizer.params, stylizer.vgg_params, data, 1.0)[1]
-  )
+  shapes = jax.eval_shape(first, stylizer.params, stylizer.vgg_params, data, 1.0)
+  assert f"{term}_loss" not in shapes[1]
 
 
+@pytest.mark.slow
 def test_step_moves_all_parameters_ramps_the_style_weight_and_compiles_once(caplog):
   model, vgg = make_model("adaconv", SETTINGS["adaconv"]), VGG("vgg16")
   stylizer = small_stylizer("adaconv")
@@ -165,7 +174,7 @@ def test_step_moves_all_parameters_ramps_the_style_weight_and_compiles_once(capl
 
 
 @pytest.mark.parametrize("config", [adain, adaconv])
-def test_published_configs_state_the_operations_that_xla_counts(config):
+def test_published_configs_state_xla_s_number_of_operations(config):
   settings = config.get_config()
   model = make_model(settings.model.transform, settings.model.settings.to_dict())
   vgg = VGG(settings.model.vgg)

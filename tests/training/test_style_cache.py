@@ -11,7 +11,10 @@ from adaconv_jax.training.style_cache import StyleCache
 from adaconv_jax.vgg.network import STYLE_LAYERS
 
 WEIGHTS = objective.LossWeights(
-  content=1.5, style=7.0, layers=dict(zip(STYLE_LAYERS, (1.0, 0.5, 2.0, 1.0), strict=True))
+  content=1.5,
+  style=7.0,
+  layers=dict(zip(STYLE_LAYERS, (1.0, 0.5, 2.0, 1.0), strict=True)),
+  palette=2.0,
 )
 
 
@@ -30,14 +33,16 @@ def make_batch(keys, seed=0) -> dict[str, np.ndarray]:
   }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("transform", ["adain", "adaconv"])
 def test_loss_with_kept_features_is_that_with_the_images(transform):
   stylizer = small_stylizer(transform)
   parts = stylizer.model, stylizer.vgg
-  cache = StyleCache(objective.make_style_features(*parts, WEIGHTS.layers), stylizer.vgg_params)
+  style_features = objective.make_style_features(*parts, WEIGHTS.layers, colors=True)
+  cache = StyleCache(style_features, stylizer.vgg_params)
   loss = jax.jit(objective.make_loss(*parts, WEIGHTS, reconstruct=False))
   cache(make_batch([4, 1]))
-  batch = make_batch([1, 4])  # the order in which they are asked for counts
+  batch = make_batch([1, 4])  # in the order of the request
   images = {role: batch[role] for role in ("content", "style")}
   kept, _ = loss(stylizer.params, stylizer.vgg_params, cache(batch), 0.5)
   direct, _ = loss(stylizer.params, stylizer.vgg_params, images, 0.5)
@@ -46,13 +51,23 @@ def test_loss_with_kept_features_is_that_with_the_images(transform):
   assert not np.isclose(swapped, direct, rtol=3e-3)
 
 
+def test_the_palette_is_kept_only_where_a_loss_uses_it():
+  stylizer, batch = small_stylizer("adain"), make_batch([1, 4])
+  parts, tree = (stylizer.model, stylizer.vgg), jax.tree.structure
+  without = objective.make_style_features(*parts, WEIGHTS.layers)
+  made = jax.eval_shape(without, stylizer.vgg_params, np.zeros((1, 64, 64, 3), np.float32))
+  assert made.palette is None
+  kept = StyleCache(without, stylizer.vgg_params)(batch)["style"]
+  assert tree(kept) == tree(made) and kept.encoded.shape == (2, 8, 8, 512)
+
+
 def test_features_of_a_crop_are_computed_once():
   traced_for: list[Any] = []
 
   def features(params, style):
     jax.debug.callback(lambda: traced_for.append(style.shape))
     stats = ChannelStats(style.mean((1, 2)), style.std((1, 2)))
-    return objective.StyleFeatures(params * style, {"relu1_1": stats})
+    return objective.StyleFeatures(params * style, {"relu1_1": stats}, style.mean((1, 2)))
 
   scale: Any = 1e6  # for the weights
   cache = StyleCache(features, scale)

@@ -41,7 +41,7 @@ def test_import_keeps_every_layer_and_folds_the_preprocessing(kind, arch, tmp_pa
     kernel = source[f"{prefix}{position}.weight"]
     np.testing.assert_array_equal(tensors[f"{conv}.kernel"].transpose(3, 2, 0, 1), kernel)
     np.testing.assert_array_equal(tensors[f"{conv}.bias"], source[f"{prefix}{position}.bias"])
-  # One 3x3 neighbourhood through the preprocessing and the first kernel, written out.
+  # One 3x3 neighborhood through the preprocessing and the first kernel, written out.
   patch = np.random.default_rng(1).random((3, 3, 3))
   if kind == "normalised":
     seen = patch @ MIX.T + SHIFT
@@ -54,7 +54,7 @@ def test_import_keeps_every_layer_and_folds_the_preprocessing(kind, arch, tmp_pa
   np.testing.assert_allclose(
     got + tensors["conv1_1.bias"], expected + source[f"{first}.bias"], rtol=0, atol=1e-5 * scale
   )
-  # `zero` is the colour that the network sees as nothing.
+  # `zero` is the color that preprocessing maps to zero.
   if kind == "normalised":
     np.testing.assert_allclose(MIX @ tensors["zero"] + SHIFT, 0, atol=1e-3)
   else:
@@ -75,7 +75,7 @@ def test_import_reads_a_whole_classifier_but_keeps_the_convolutions(tmp_path):
   [
     (drop("features.12.weight"), "features.12.weight is missing"),
     (drop("features.19.bias"), "features.19.bias is missing"),
-    # A classifier says that the file should be whole.
+    # A classifier shows that the file should be complete.
     (put("classifier.0.bias", np.zeros(3, np.float32)), "features.21.weight is missing"),
     (put("features.1.running_mean", np.zeros(64)), "features.1.running_mean is not part of vgg19"),
     (put("features.5.weight", np.zeros((128, 64, 5, 5), np.float32)),
@@ -98,9 +98,9 @@ def test_import_of_another_architecture_says_which_one_it_is(timm_vgg19):
     vgg_import.convert(timm_vgg19, "vgg16")
 
 
-def test_import_refuses_preprocessing_that_loses_colour(tmp_path):
-  grey = published("normalised") | {"0.weight": np.ones((3, 3, 1, 1), np.float32)}
-  save_file(grey, tmp_path / "in.safetensors")
+def test_import_refuses_preprocessing_that_loses_color(tmp_path):
+  gray = published("normalised") | {"0.weight": np.ones((3, 3, 1, 1), np.float32)}
+  save_file(gray, tmp_path / "in.safetensors")
   with pytest.raises(ValueError, match="0.weight"):
     vgg_import.convert(tmp_path / "in.safetensors", "vgg19")
 
@@ -128,7 +128,7 @@ def test_import_refuses_unknown_names_a_truncated_file_and_an_imported_one(
   (tmp_path / "short.safetensors").write_bytes(timm_vgg19.read_bytes()[:-1000])
   with pytest.raises(ValueError, match="not a whole safetensors file"):
     vgg_import.convert(tmp_path / "short.safetensors", "vgg19")
-  with pytest.raises(ValueError, match="imported already"):
+  with pytest.raises(ValueError, match="already imported"):
     vgg_import.convert(imported_vgg19, "vgg19")
   with pytest.raises(ValueError, match="arch: .*'vgg13'"):
     vgg_import.convert(timm_vgg19, "vgg13")

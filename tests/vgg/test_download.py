@@ -10,6 +10,7 @@ from http.client import HTTPMessage as Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from local_server import serving
 
 from adaconv_jax.vgg import download as module
 from adaconv_jax.vgg.download import DownloadError, download
@@ -24,7 +25,7 @@ class Handler(BaseHTTPRequestHandler):
     if self.path == "/missing":
       return self.send_error(404)
     if self.path.startswith("/hub-"):
-      # As the hub answers: the hash is in the redirect, and the target has another ETag.
+      # Like the hub's answer: the hash is in the redirect, and the target has another ETag.
       self.send_response(302)
       self.send_header("X-Linked-ETag", f'"{SHA256 if self.path == "/hub-good" else "0" * 64}"')
       self.send_header("Location", "/storage")
@@ -45,22 +46,23 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def server():
-  with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
+  with serving(Handler) as address:
+    yield address
 
 
 @pytest.fixture(autouse=True)
-def no_proxy(monkeypatch):
-  monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-  monkeypatch.setenv("no_proxy", "127.0.0.1")
+def without_proxy(no_proxy):
+  pass
 
 
-@pytest.mark.parametrize("page", ["whole", "hub-good", "endless"])
-@pytest.mark.parametrize("sha256", [None, SHA256, SHA256[:8].upper()])
+@pytest.mark.parametrize(
+  "page, sha256",
+  [
+    *((page, hash) for page in ("whole", "endless") for hash in (SHA256, SHA256[:8].upper())),
+    ("hub-good", None),
+    ("hub-good", SHA256),
+  ],
+)
 def test_a_whole_file_arrives_and_leaves_nothing_else(server, tmp_path, page, sha256):
   target = tmp_path / "new folder" / "file.bin"
   assert download(f"{server}/{page}", target, sha256=sha256) == SHA256
@@ -95,7 +97,7 @@ def test_no_connection_is_a_download_error(tmp_path):
   assert not list(tmp_path.iterdir())
 
 
-def test_a_server_that_falls_silent_is_given_up(tmp_path, monkeypatch):
+def test_a_server_that_stops_answering_times_out(tmp_path, monkeypatch):
   release = threading.Event()
 
   class Silent(Handler):
@@ -118,20 +120,23 @@ def test_a_server_that_falls_silent_is_given_up(tmp_path, monkeypatch):
 
 
 def test_ctrl_c_leaves_no_partial_file(server, tmp_path, monkeypatch):
-  class Interrupted(module.tqdm):
+  class Interrupted(module.Bar):
     def update(self, n=1):
       raise KeyboardInterrupt
 
-  monkeypatch.setattr(module, "tqdm", Interrupted)
+  monkeypatch.setattr(module, "Bar", Interrupted)
   with pytest.raises(KeyboardInterrupt):
     download(f"{server}/whole", tmp_path / "file.bin")
   assert not list(tmp_path.iterdir())
 
 
 def test_two_processes_download_the_same_file_at_once(server, tmp_path):
-  code = "import sys; from adaconv_jax.vgg.download import download; download(*sys.argv[1:])"
+  code = (
+    "import sys; from adaconv_jax.vgg.download import download;"
+    "download(*sys.argv[1:3], sha256=sys.argv[3])"
+  )
   target = tmp_path / "file.bin"
-  command = [sys.executable, "-c", code, f"{server}/together", str(target)]
+  command = [sys.executable, "-c", code, f"{server}/together", str(target), SHA256]
   processes = [subprocess.Popen(command, stderr=subprocess.PIPE) for _ in range(2)]
   for process in processes:
     _, stderr = process.communicate(timeout=60)

@@ -24,7 +24,7 @@ def test_a_written_file_reads_back_with_its_metadata(imported_vgg19, tmp_path):
   for name, tensor in half.items():
     assert again[name].dtype == tensor.dtype
     np.testing.assert_array_equal(again[name], tensor)
-  # Whatever the file's own bytes, the hash of its weights is the same.
+  # The file's own bytes differ, the hash of its weights does not.
   write_file(tmp_path / "copy.safetensors", tensors, info)
   assert read_file(tmp_path / "copy.safetensors")[1]["tensors_sha256"] == info["tensors_sha256"]
   assert sorted(p.name for p in tmp_path.iterdir()) == ["copy.safetensors", "half.safetensors"]
@@ -50,12 +50,12 @@ def test_loading_refuses_a_truncated_a_foreign_and_a_newer_file(imported_vgg19, 
   (tmp_path / "short.safetensors").write_bytes(imported_vgg19.read_bytes()[:-10])
   with pytest.raises(ValueError, match="not a whole safetensors file"):
     vgg_weights.load("vgg19", tmp_path / "short.safetensors")
-  with pytest.raises(ValueError, match="has not been imported.*cli.vgg import .*model"):
+  with pytest.raises(ValueError, match="has not been imported.*adaconv vgg import .*model"):
     vgg_weights.load("vgg19", imported_vgg19.parent / "model.safetensors")
   save_file({}, tmp_path / "new.safetensors", {"format": "adaconv_jax.vgg", "version": "2"})
-  with pytest.raises(ValueError, match="has version 2, this is 1"):
+  with pytest.raises(ValueError, match="its version is 2, this package reads 1"):
     vgg_weights.load("vgg19", tmp_path / "new.safetensors")
-  with pytest.raises(FileNotFoundError, match="path: .*nowhere"):
+  with pytest.raises(FileNotFoundError, match="nowhere: expected a file"):
     vgg_weights.load("vgg19", tmp_path / "nowhere")
 
 
@@ -77,14 +77,28 @@ def test_a_file_that_would_not_load_is_not_written(imported_vgg19, tmp_path, cha
 
 
 def test_loading_refuses_another_architecture_and_a_file_that_ends_too_early(imported_vgg19):
-  with pytest.raises(ValueError, match="holds vgg19, but vgg16 is asked for"):
+  with pytest.raises(ValueError, match="holds vgg19, expected vgg16"):
     vgg_weights.load("vgg16", imported_vgg19)
-  with pytest.raises(ValueError, match="ends at relu4_1, but relu4_2 is asked for"):
+  with pytest.raises(ValueError, match="ends at relu4_1, expected relu4_2 or later"):
     vgg_weights.load("vgg19", imported_vgg19, last="relu4_2")
   with pytest.raises(ValueError, match="vgg19 has no 'relu6_1'"):
     vgg_weights.load("vgg19", imported_vgg19, last="relu6_1")
 
 
-def test_layers_behind_the_last_one_asked_for_are_left_out(imported_vgg19):
+def test_layers_after_the_last_one_needed_are_left_out(imported_vgg19):
   params, _ = vgg_weights.load("vgg19", imported_vgg19, last="relu2_1")
   assert set(params) == {"zero", "conv1_1", "conv1_2", "conv2_1"}
+
+
+@pytest.mark.parametrize(
+  ("data", "kind"),
+  [
+    (b"# Read me\n" * 20, "text"),
+    (b"\x89PNG\r\n", "a picture"),
+    (b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
+  ],
+)
+def test_a_file_of_another_kind_is_called_what_it_is(tmp_path, data, kind):
+  (tmp_path / "README.md").write_bytes(data)
+  with pytest.raises(ValueError, match=f"not a safetensors file but {kind}.*`adaconv vgg import "):
+    read_file(tmp_path / "README.md")

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from adaconv_jax.ops.extent import Extent
+from adaconv_jax.ops.extent import Borders, Extent
 from adaconv_jax.vgg.network import BLOCKS, STYLE_LAYERS, VGG, conv_shapes, max_pool
 
 MEAN = np.array((0.485, 0.456, 0.406))
@@ -80,14 +80,18 @@ def test_within_an_extent_activations_are_those_of_the_cropped_picture(padding, 
   padded = np.full((2, 16, 16, 3), 1e30, np.float32)
   padded[:, : size[0], : size[1]] = images
   expected = oracle(network, images, padding)
-  call = jax.jit(lambda p, x, extent: VGG("vgg16", padding).apply(p, x, list(expected), extent))
+
+  @jax.jit
+  def call(params, images, extent):
+    return VGG("vgg16", padding).apply(params, images, list(expected), Borders(extent, 16))
+
   got = cast(dict, call({"params": folded(network)}, padded, Extent(*size)))
   for layer, value in expected.items():
     within = got[layer][:, : value.shape[1], : value.shape[2]]
     np.testing.assert_allclose(within, value, rtol=0, atol=2e-5 * value.max())
 
 
-def test_zero_padding_of_a_mean_coloured_picture_leaves_no_frame_and_of_another_does():
+def test_zero_padding_of_a_mean_colored_picture_leaves_no_frame_and_of_another_does():
   params = folded(random_network("vgg16", "relu1_1"))
   flat = np.broadcast_to(np.float32(MEAN), (1, 6, 6, 3))
   vgg = VGG("vgg16", "zero")
@@ -139,11 +143,11 @@ def test_full_size_shapes(arch, last):
 
 
 @pytest.mark.parametrize("arch, weight_layers", [("vgg16", 16), ("vgg19", 19)])
-def test_the_name_counts_the_convolutions_and_three_fully_connected_layers(arch, weight_layers):
+def test_the_name_is_the_number_of_convolutions_and_fully_connected_layers(arch, weight_layers):
   assert len(conv_shapes(arch, f"relu5_{BLOCKS[arch][-1][0]}")) + 3 == weight_layers
 
 
-def test_nothing_behind_the_last_layer_is_computed():
+def test_nothing_after_the_last_layer_is_computed():
   vgg = VGG("vgg19")
   images = jax.ShapeDtypeStruct((1, 16, 16, 3), jnp.float32)
   variables = jax.eval_shape(lambda x: vgg.init(jax.random.key(0), x, ["relu2_1"]), images)

@@ -25,7 +25,7 @@ def test_rescaled_features_are_the_old_ones_over_their_means(imported_vgg19):
   tensors, _ = read_file(imported_vgg19)
   params = to_params({n: t for n, t in tensors.items() if n < "conv2_2" or n == "zero"})
   rng = np.random.default_rng(0)
-  # Two batches of different size: every picture counts the same.
+  # Two batches of different size: every picture has the same weight.
   batches = [rng.random((n, 20, 18, 3), np.float32) for n in (3, 1)]
   images = np.concatenate(batches)
   scaled = vgg_normalize.normalize(params, batches, "vgg19")
@@ -34,7 +34,7 @@ def test_rescaled_features_are_the_old_ones_over_their_means(imported_vgg19):
   new = run("vgg19", scaled, images, layers)
   for layer in layers:
     mean = np.asarray(old[layer], np.float64).mean((0, 1, 2))
-    # Many filters of a random network hardly ever respond; the floor holds for them.
+    # Many filters of a random network rarely respond; they get the floor.
     alive = mean > 1.01 * vgg_normalize.FLOOR * mean.mean()
     assert alive.mean() > 0.6
     expected = (old[layer] / mean)[..., alive]

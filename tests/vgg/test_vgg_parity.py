@@ -21,7 +21,7 @@ from adaconv_jax.vgg.file import to_params, write_file
 from adaconv_jax.vgg.network import BLOCKS, VGG
 from adaconv_jax.vgg.normalize import mean_activations, photographs
 
-# Keras 3 converts JAX arrays in a way that NumPy 2 is about to give up.
+# Keras 3 converts JAX arrays in a way that NumPy 2 deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 ARCHS = ["vgg16", "vgg19"]
@@ -202,7 +202,7 @@ def test_a_truncated_pth_is_refused(container, tmp_path):
 
 
 class Evil:
-  """Unpickled carelessly, it makes a file."""
+  """Creates a file when unpickled."""
 
   def __init__(self, path):
     self.path = path
@@ -299,7 +299,9 @@ def test_other_layouts_of_keras_are_read_or_refused(keras, tmp_path):
   got, _ = vgg_import.convert(tmp_path / "model.h5", "vgg16")
   for name, tensor in expected.items():
     np.testing.assert_array_equal(got[name], tensor)
-  with pytest.raises(ValueError, match="expected layers named block1_conv1.*has lost the names"):
+  with pytest.raises(
+    ValueError, match="expected layers named block1_conv1.*does not keep the names"
+  ):
     vgg_import.convert(tmp_path / "model.weights.h5", "vgg16")
 
 
@@ -358,7 +360,7 @@ def test_the_real_vgg_normalised_has_a_mean_activation_of_one(tmp_path):
   examples = os.path.join(os.path.dirname(__file__), "..", "..", "examples", "content")
   means = mean_activations(params, photographs(find_images(examples)), "vgg19")
   for name, mean in means.items():
-    # A handful of photographs, where the authors took many of ImageNet. Had BGR, the range or the
-    # mean been wrong, the first layers would be off by a factor.
+    # A few photographs, whereas the authors used many of ImageNet. If BGR, the range or the mean
+    # were wrong, the first layers would be off by a factor.
     assert 0.75 < mean.mean() < 1.33, name
     assert np.median(np.abs(np.log(mean))) < 0.3, name

@@ -12,10 +12,11 @@ import pytest
 from published_vgg import published, write_imported
 from safetensors.numpy import save_file
 
+from adaconv_jax.files import sha256
 from adaconv_jax.images import find_images
 from adaconv_jax.vgg import normalize as vgg_normalize
 from adaconv_jax.vgg import weights as vgg_weights
-from adaconv_jax.vgg.file import read_file
+from adaconv_jax.vgg.file import read_file, to_params
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,7 @@ def timm_vgg19(imported_vgg19):
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
-  """An empty cache, and no way to the internet."""
+  """An empty cache, and no network."""
   monkeypatch.setenv("ADACONV_CACHE", str(tmp_path / "cache"))
   monkeypatch.setenv("NO_PROXY", "127.0.0.1")
   monkeypatch.setenv("no_proxy", "127.0.0.1")
@@ -46,7 +47,7 @@ def test_vgg16_comes_with_the_package_and_says_whose_it_is(cache):
   assert "CC BY 4.0" in info["license"] and "Visual Geometry Group" in info["license"]
   assert info["last"] == "relu4_1" and "mean activation 1" in info["scaled"]
   assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(params))
-  # As float16 it has neither overflowed nor lost its small values.
+  # float16 has neither overflowed nor lost small values.
   stored, _ = read_file(vgg_weights.PACKAGED / "vgg16.safetensors")
   for name, tensor in stored.items():
     assert np.isfinite(tensor).all()
@@ -58,7 +59,7 @@ def test_packaged_activations_average_one_on_photographs():
   params, _ = vgg_weights.load("vgg16")
   batches = vgg_normalize.photographs(find_images(photographs))
   for name, mean in vgg_normalize.mean_activations(params, batches, "vgg16").items():
-    # The photographs are few and others than those that the weights were scaled over.
+    # The photographs are few, and not those that the weights were scaled with.
     assert 0.75 < mean.mean() < 1.33, name
     assert np.median(np.abs(np.log(mean))) < 0.3, name
 
@@ -80,6 +81,30 @@ def test_without_a_variable_the_cache_is_in_the_home_folder(monkeypatch, tmp_pat
   assert vgg_weights.cache_dir() == tmp_path / ".cache" / "adaconv_jax"
 
 
+@pytest.mark.slow
+def test_weights_are_normalized_over_the_example_photographs():
+  tensors, _ = read_file(vgg_weights.PACKAGED / "vgg16.safetensors")
+  scaled, metadata = vgg_weights.normalized(tensors, "vgg16")
+  photographs = find_images(Path(__file__).parents[2] / "examples" / "content")
+  assert metadata["scaled"] == f"mean activation 1 over the {len(photographs)} example photographs"
+  batches = vgg_normalize.photographs(photographs)
+  means = vgg_normalize.mean_activations(to_params(scaled), batches, "vgg16")
+  for name, mean in means.items():
+    # Those that hardly respond to these few photographs stay below 1.
+    assert (np.abs(mean - 1) < 1e-3).mean() > 0.95 and mean.max() < 1.001, name
+
+
+def test_weights_are_the_same_if_they_were_before_they_were_scaled_in_the_same_way():
+  here = {"tensors_sha256": "a", "unscaled_sha256": "raw", "scaled": "over the examples"}
+  assert vgg_weights.are_same(here, here | {"tensors_sha256": "b"})  # rounded differently
+  assert vgg_weights.are_same({"tensors_sha256": "a"}, here)
+  assert not vgg_weights.are_same({"tensors_sha256": "b"}, here)
+  assert not vgg_weights.are_same(here, here | {"tensors_sha256": "b", "unscaled_sha256": "c"})
+  assert not vgg_weights.are_same(here, here | {"tensors_sha256": "b", "scaled": "over others"})
+  nothing = {"tensors_sha256": "b", "unscaled_sha256": "", "scaled": ""}
+  assert not vgg_weights.are_same({**nothing, "tensors_sha256": "a"}, nothing)
+
+
 @pytest.fixture
 def server(timm_vgg19):
   class Handler(SimpleHTTPRequestHandler):
@@ -96,22 +121,23 @@ def server(timm_vgg19):
 
 
 def test_vgg19_is_downloaded_converted_and_then_found_without_a_connection(
-  server, cache, imported_vgg19, monkeypatch
+  server, cache, timm_vgg19, imported_vgg19, monkeypatch
 ):
   url = f"{server}/model.safetensors"
-  # The first source fails, the second is as good.
-  sources = ((f"{server}/gone.safetensors", None), (url, None))
+  # The first source fails, the second works.
+  sources = ((f"{server}/gone.safetensors", None), (url, sha256(timm_vgg19)))
   monkeypatch.setattr(vgg_weights, "SOURCES", {"vgg19": sources})
   _, info = vgg_weights.load("vgg19")
   assert info["source"] == f"torchvision weights, {url}"
-  assert info["tensors_sha256"] == read_file(imported_vgg19)[1]["tensors_sha256"]
+  assert info["unscaled_sha256"] == read_file(imported_vgg19)[1]["tensors_sha256"]
   assert [p.name for p in cache.iterdir()] == ["vgg19.safetensors"]
   monkeypatch.setattr(vgg_weights, "SOURCES", {})
   assert vgg_weights.load("vgg19")[1]["file_sha256"] == info["file_sha256"]
 
 
-def test_two_at_once_both_get_the_weights(server, cache, monkeypatch):
-  sources = ((f"{server}/model.safetensors", None),)
+@pytest.mark.slow
+def test_two_at_once_both_get_the_weights(server, cache, timm_vgg19, monkeypatch):
+  sources = ((f"{server}/model.safetensors", sha256(timm_vgg19)),)
   monkeypatch.setattr(vgg_weights, "SOURCES", {"vgg19": sources})
   results = []
   target = cache / "vgg19.safetensors"
@@ -137,8 +163,7 @@ def test_offline_the_error_says_what_to_put_where(cache, monkeypatch):
   text = str(error.value)
   assert f"{url}: no connection" in text
   assert (
-    "python -m adaconv_jax.cli.vgg import model.safetensors --arch vgg19 "
-    f"--output {cache / 'vgg19.safetensors'}"
+    f"adaconv vgg import model.safetensors --arch vgg19 --output {cache / 'vgg19.safetensors'}"
   ) in text
   assert "--config.model.vgg_weights=PATH" in text and "vgg16" in text
   assert not list(cache.iterdir())
@@ -147,8 +172,12 @@ def test_offline_the_error_says_what_to_put_where(cache, monkeypatch):
 def test_a_download_of_something_else_is_refused_and_not_kept(
   server, cache, timm_vgg19, monkeypatch
 ):
-  save_file(published("vgg16"), timm_vgg19.parent / "vgg16.safetensors")
-  sources = ((f"{server}/vgg16.safetensors", None), (f"{server}/model.safetensors", "0123"))
+  other = timm_vgg19.parent / "vgg16.safetensors"
+  save_file(published("vgg16"), other)
+  sources = (
+    (f"{server}/vgg16.safetensors", sha256(other)),
+    (f"{server}/model.safetensors", "0123"),
+  )
   monkeypatch.setattr(vgg_weights, "SOURCES", {"vgg19": sources})
   with pytest.raises(FileNotFoundError) as error:
     vgg_weights.load("vgg19")

@@ -5,8 +5,9 @@
   the images as they are, and what the mirrored pixels add to the outermost rows and columns is
   added there.
 - With many channels, Winograd's F(4x4, 3x3) (Lavin & Gray, CVPR 2016) has a quarter of the
-  products. With few, its transforms cost more than they save.
-- Behind a nearest-neighbour upsampling, three products per axis serve two output pixels, where
+  products. With few, its transforms cost more than they save. It cuts the images into tiles, so
+  mirrored borders cost nothing more.
+- After a nearest-neighbor upsampling, three products per axis serve two output pixels, where
   the plain form has six: a quarter of the products in all.
 
 Images are `[n, h, w, c]`, float32, at least 2 x 2 pixels; kernels `[3, 3, c_in, c_out]`. `dtype` is
@@ -24,7 +25,7 @@ import numpy as np
 from jax import lax
 
 from adaconv_jax import host_cpu
-from adaconv_jax.ops.conv.reference import DIMENSION_NUMBERS
+from adaconv_jax.ops.conv.reference import DIMENSION_NUMBERS, reflect_pad
 
 DType = Any  # what jnp.dtype takes
 # Channels and pixels of an image from which Winograd's form wins. Half as many channels are enough
@@ -70,6 +71,8 @@ _TAPS_2D = np.einsum("xc,yr->xyrc", _TAPS, _TAPS).reshape(36, 9)
 
 def conv(images: jax.Array, kernel: jax.Array, dtype: DType) -> jax.Array:
   """Convolves with reflect padding: `[n, h, w, c_in]` to `[n, h, w, c_out]`."""
+  if _takes_winograd(images, kernel):
+    return _winograd(reflect_pad(images, 1), kernel)
   return _add_to_lines(_zero_padded(images, kernel, dtype), _border(_lines(images, 1), kernel), 0)
 
 
@@ -88,7 +91,7 @@ def kernel_gradient(images: jax.Array, gradient: jax.Array, dtype: DType) -> jax
 
   XLA's own was seen ten times slower than either form here, on some processors and at some sizes.
   """
-  padded = jnp.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
+  padded = reflect_pad(images, 1)
   thin = min(images.shape[-1], gradient.shape[-1]) < THIN_CHANNELS
   if thin:
     return valid_kernel_gradient(padded, gradient, 3, dtype)
@@ -166,14 +169,17 @@ def _in_parts(
   return functools.reduce(jnp.add, parts)
 
 
-def _zero_padded(images: jax.Array, kernel: jax.Array, dtype: DType) -> jax.Array:
+def _takes_winograd(images: jax.Array, kernel: jax.Array) -> bool:
   _, h, w, _ = images.shape
   slow_products = host_cpu.memory_is_kept() and not host_cpu.has_wide_vectors()
   enough = WINOGRAD_CHANNELS // 2 if slow_products else WINOGRAD_CHANNELS
-  channels = min(kernel.shape[2:])
-  if channels >= enough and h * w >= WINOGRAD_PIXELS:
-    return _winograd(images, kernel)
-  if dtype == jnp.bfloat16 and channels >= THIN_CHANNELS:
+  return min(kernel.shape[2:]) >= enough and h * w >= WINOGRAD_PIXELS
+
+
+def _zero_padded(images: jax.Array, kernel: jax.Array, dtype: DType) -> jax.Array:
+  if _takes_winograd(images, kernel):
+    return _winograd(jnp.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0))), kernel)
+  if dtype == jnp.bfloat16 and min(kernel.shape[2:]) >= THIN_CHANNELS:
     return _row_products(images, kernel, dtype)
   return _xla(images, kernel)
 
@@ -201,16 +207,24 @@ def _xla(images: jax.Array, kernel: jax.Array, padding=((1, 1), (1, 1))) -> jax.
   )
 
 
-def _winograd(images: jax.Array, kernel: jax.Array) -> jax.Array:
-  """The zero-padded convolution by F(4x4, 3x3): 36 products for 16 pixels, in place of 144."""
-  n, h, w, c_in = images.shape
+def _winograd(padded: jax.Array, kernel: jax.Array) -> jax.Array:
+  """The convolution by F(4x4, 3x3): 36 products for 16 pixels, in place of 144.
+
+  Args:
+    padded: images with their border, `[n, h + 2, w + 2, c_in]`.
+    kernel: `[3, 3, c_in, c_out]`.
+
+  Returns:
+    `[n, h, w, c_out]`.
+  """
+  n, h, w, c_in = padded.shape[0], padded.shape[1] - 2, padded.shape[2] - 2, padded.shape[3]
   rows, columns, c_out = -(-h // 4), -(-w // 4), kernel.shape[-1]
-  # Between the passes stand barriers, because XLA would compute the first anew for every use; and
+  # Barriers separate the passes, because XLA would otherwise recompute the first for every use, and
   # the taps of constant kernels while it compiles, for minutes.
   taps = _taps_2d(kernel.dtype) @ lax.optimization_barrier(kernel.reshape(9, -1))
   taps = lax.optimization_barrier(taps)
-  padded = jnp.pad(images, ((0, 0), (1, 4 * rows - h + 1), (1, 4 * columns - w + 1), (0, 0)))
-  tiles = _image_tiles(padded, rows, columns)
+  fill = ((0, 0), (0, 4 * rows - h), (0, 4 * columns - w), (0, 0))
+  tiles = _image_tiles(jnp.pad(padded, fill), rows, columns)
   products = tiles.reshape(36, -1, c_in) @ taps.reshape(36, c_in, c_out)
   products = lax.optimization_barrier(products.reshape(6, 6, n, rows, columns, c_out))
   across = _mix(_OUT, products, axis=4)
@@ -240,8 +254,11 @@ def _mix(matrix: np.ndarray, terms: Iterable[jax.Array], axis: int = 0) -> jax.A
   terms = list(terms)
 
   def combine(weights: np.ndarray) -> jax.Array:
-    used = [(float(a), term) for a, term in zip(weights, terms, strict=True) if a]
-    return sum((a * term for a, term in used[1:]), start=used[0][0] * used[0][1])
+    used = [(a, term) for a, term in zip(weights, terms, strict=True) if a]
+    # Not `*` and `+`: JAX traces these as functions of their own, which takes many times as long.
+    # A weight of the terms' own type, because in JAX's 64-bit mode a Python float has 64 bits.
+    scaled = [term if a == 1 else lax.mul(term, term.dtype.type(a)) for a, term in used]
+    return functools.reduce(lax.add, scaled)
 
   return jnp.stack([combine(weights) for weights in matrix], axis)
 
@@ -288,7 +305,7 @@ def _border(lines: Lines, kernel: jax.Array) -> Lines:
   )
 
 
-# --- behind an upsampling ---
+# --- after an upsampling ---
 
 
 def enlarged_conv(images: jax.Array, kernel: jax.Array, dtype: DType) -> jax.Array:

@@ -1,13 +1,16 @@
-"""The 3x3 convolution that every network here is made of: reflect padding, stride 1.
+"""The 3x3 convolution that all networks here use: reflect padding, stride 1.
 
 Reflect padding keeps the borders of a picture free of the dark frames that zero padding leaves
-(both papers use it). `conv` takes a batch of images; `conv_per_sample` is made to be `vmap`ped over
-images and kernels. Each platform runs the form that is fastest there, with gradients of its own:
-`reference.py`, which defines the numbers, `cpu.py`, or on TPU, for a kernel per image, `tpu.py`.
+(both papers use it). `conv` takes a batch of images; `conv_per_sample` is meant to be `vmap`ped
+over images and kernels. Each platform runs the form that is fastest there, with its own gradients:
+`reference.py`, which defines the correct result, `cpu.py`, or on TPU, for a kernel per image,
+`tpu.py`.
 """
 
+import contextlib
+import contextvars
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import cast
 
 import jax
@@ -17,12 +20,36 @@ from jax import lax
 from adaconv_jax import host_cpu
 from adaconv_jax.ops.conv import cpu as conv_cpu
 from adaconv_jax.ops.conv import tpu as conv_tpu
-from adaconv_jax.ops.conv.reference import plain_conv, reflect_pad, upsample
-from adaconv_jax.ops.extent import Extent, mirror_border
+from adaconv_jax.ops.conv.reference import (
+  plain_conv,
+  plain_image_gradient,
+  reflect_pad,
+  upsample,
+)
 
-# Images below this height or width are convolved plainly on CPU too: they take no time, and the
+# Images below this height or width use the plain form on CPU too: they take almost no time, and the
 # faster forms take longer to compile.
 SMALLEST_ON_CPU = 12
+
+# How a kernel per image is run: "loop", a convolution per image; "grouped", one convolution with a
+# group per image; "tpu", the same as `tpu.py` writes it. `benchmarks/gpu_forms.py` compares them
+# for GPUs. Read when a program is compiled; a platform that is not here is "grouped".
+PER_IMAGE = {"cpu": "loop", "cuda": "grouped", "rocm": "grouped", "tpu": "tpu"}
+
+_only_shapes = contextvars.ContextVar("only_shapes", default=False)
+
+
+@contextlib.contextmanager
+def only_shapes() -> Iterator[None]:
+  """Makes `conv` return zeros, where only shapes are wanted, because tracing it takes long.
+
+  Call no function in it that `jax.jit` keeps, or that would return zeros from then on.
+  """
+  token = _only_shapes.set(True)
+  try:
+    yield
+  finally:
+    _only_shapes.reset(token)
 
 
 def conv(
@@ -31,9 +58,8 @@ def conv(
   bias: jax.Array | None = None,
   *,
   enlarge: bool = False,
-  extent: Extent | None = None,
 ) -> jax.Array:
-  """Convolves with reflect padding, so that the output is as large as the input.
+  """Convolves with reflect padding, so the output has the size of the input.
 
   It can be differentiated in reverse mode only.
 
@@ -41,29 +67,30 @@ def conv(
     images: `[n, h, w, c_in]`.
     kernel: `[k, k, c_in, c_out]`, k odd.
     bias: `[c_out]`, or None.
-    enlarge: `upsample` the images first, at a fraction of the cost of doing it apart.
-    extent: what counts of the images, at whose border they are mirrored; k is 3 then. None: all.
+    enlarge: `upsample` the images first, at a fraction of the cost of a separate step.
 
   Returns:
     `[n, h, w, c_out]`, or with `enlarge` `[n, 2 h, 2 w, c_out]`, in the dtype of `images`.
   """
-  if extent is not None:
-    images = mirror_border(images, extent, enlarge=enlarge)
+  if _only_shapes.get():
+    n, h, w, _ = images.shape
+    scale = 2 if enlarge else 1
+    return jnp.zeros((n, scale * h, scale * w, kernel.shape[-1]), images.dtype)
   out = cast(jax.Array, _conv(images, kernel.astype(images.dtype), enlarge))
-  # Added in the bias' dtype, so that its gradient is summed in it as well.
-  return out if bias is None else (out + bias).astype(images.dtype)
+  # Added in the dtype of the bias, so that its gradient is summed in that too.
+  return out if bias is None else (out + bias.reshape(1, 1, 1, -1)).astype(images.dtype)
 
 
 def conv_per_sample(
   image: jax.Array, kernel: jax.Array, bias: jax.Array | None = None, *, enlarge: bool = False
 ) -> jax.Array:
-  """Convolves one image with its own kernel; made to be `vmap`ped over both.
+  """Convolves one image with its own kernel; meant to be `vmap`ped over both.
 
   A vmapped convolution becomes one grouped convolution, whose backward pass XLA's CPU backend
   runs ten to thirty times slower than that of separate ones. Here `vmap` becomes separate
-  convolutions on CPU, and stays one grouped convolution elsewhere, on TPU with gradients that are
-  written down. When all images share one kernel it is an ordinary convolution. It can be
-  differentiated in reverse mode only.
+  convolutions on CPU, and one grouped convolution elsewhere, on TPU with explicit gradients. If all
+  images share one kernel, it is an ordinary convolution. It can be differentiated in reverse mode
+  only.
 
   Args:
     image: `[h, w, c_in]`.
@@ -74,7 +101,7 @@ def conv_per_sample(
   Returns:
     `[h, w, c_out]`, or with `enlarge` `[2 h, 2 w, c_out]`, in the dtype of `image`.
   """
-  # The bias is added in here: behind [0], a TPU would add it in another pass over the images.
+  # The bias is added in `conv`: after [0], a TPU would need another pass over the images.
   return conv(image[None], kernel, bias, enlarge=enlarge)[0]
 
 
@@ -122,10 +149,7 @@ def _image_gradient(enlarge: bool) -> Callable[..., jax.Array]:
   scale = 2 if enlarge else 1
 
   def plain(kernel, gradient):
-    n, h, w, _ = gradient.shape
-    shape = (n, h // scale, w // scale, kernel.shape[2])
-    images = jax.ShapeDtypeStruct(shape, gradient.dtype)
-    return jax.linear_transpose(lambda x: plain_conv(x, kernel, enlarge), images)(gradient)[0]
+    return plain_image_gradient(kernel, gradient, enlarge)
 
   def cpu(kernel, gradient, dtype):
     n, h, w, _ = gradient.shape
@@ -189,18 +213,18 @@ def _per_platform(
   """Makes a function of two arrays that is `cpu` on CPUs and `plain` elsewhere.
 
   Under `vmap` it becomes a Python loop on CPUs, `tpu` on TPUs, and the vmapped `plain` elsewhere.
-  Where the kernel is not mapped, it is one call for all images everywhere.
+  If the kernel is not mapped, it is one call for all images on every platform.
 
   Args:
     cpu: takes and returns float32 (or float64); its third argument is the dtype of the factors in
       matrix products.
     plain: takes any float.
-    tpu: takes any float, both arrays with one more leading axis.
-    merge: which argument is the kernel; None if there is none.
+    tpu: takes any float; both arrays have another leading axis.
+    merge: index of the argument that is the kernel; None if there is none.
   """
 
   def wide(*arrays: jax.Array) -> jax.Array:
-    # XLA's CPU convolutions gain nothing from shorter types, and Winograd's would lose digits.
+    # XLA's CPU convolutions are no faster with shorter types, and Winograd's would lose digits.
     dtype = arrays[0].dtype
     long = jnp.promote_types(dtype, jnp.float32)
     short = dtype == jnp.bfloat16 and host_cpu.multiplies_bfloat16()
@@ -228,8 +252,9 @@ def _per_platform(
       return jnp.stack([function(*pair) for pair in pairs])
 
     together = jax.vmap(plain, in_axes=tuple(0 if b else None for b in batched))
-    # An image that all kernels share stays one, as the input of one ordinary convolution.
-    on_tpu = tpu if all(batched) else together
-    return lax.platform_dependent(*arrays, cpu=one_by_one, tpu=on_tpu, default=together), True
+    # An image that all kernels share is not repeated: it is the input of one ordinary convolution.
+    forms = {"loop": one_by_one, "grouped": together, "tpu": tpu if all(batched) else together}
+    chosen = {platform: forms[form] for platform, form in PER_IMAGE.items()}
+    return lax.platform_dependent(*arrays, default=together, **chosen), True
 
   return function

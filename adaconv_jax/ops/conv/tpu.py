@@ -1,9 +1,9 @@
-"""How a TPU runs 3x3 convolutions with a kernel per image: `conv.plain_conv`, with less traffic.
+"""3x3 convolutions with a kernel per image for TPU: `conv.plain_conv`, with less memory traffic.
 
-- A feature map with mirrored borders is a copy, with height and width rounded up to the chip's
-  tiles once more, and its gradient folds one border after the other, each in a pass over all. So
-  the convolution pads with zeros, and what the mirrored pixels add to the outermost rows and
-  columns is added where its output is written.
+- A feature map with mirrored borders is a copy, whose height and width are rounded up to the chip's
+  tiles again. Its gradient folds the borders back one by one, each in a pass over the whole map. So
+  the convolution here pads with zeros, and the contribution of the mirrored pixels to the outermost
+  rows and columns is added where the output is written.
 - `vmap` of a convolution's transpose becomes a product with a block-diagonal gradient: n times
   the operations for n kernels. Here the kernels are a spatial axis instead.
 
@@ -41,8 +41,8 @@ def image_gradient(kernel: jax.Array, gradient: jax.Array) -> jax.Array:
 def kernel_gradient(images: jax.Array, gradient: jax.Array) -> jax.Array:
   """The gradient of `conv` with respect to the kernels, from that of its output."""
   n = images.shape[0]
-  # Images at every n-th place meet the gradients, at n adjacent ones, in steps of n - 1: each
-  # meets its own. It is how XLA itself writes a batched product.
+  # The images are at every n-th place and the gradients at n adjacent ones; in steps of n - 1, each
+  # image meets its own gradient. XLA itself writes a batched product this way.
   inside = lax.conv_general_dilated(
     images,
     gradient,
@@ -79,8 +79,8 @@ def _lines(images: jax.Array, distance: int) -> Lines:
   size = min(TILE, w)
 
   def column(columns: jax.Array, index: int) -> jax.Array:
-    # To slice one column out, XLA would first bring all of the images into another order.
-    return jnp.sum(jnp.where(jnp.arange(size)[:, None] == index, columns, 0), axis=2)
+    # To slice out one column, XLA would first change the layout of all images.
+    return jnp.sum(jnp.where(jnp.arange(size).reshape(1, 1, -1, 1) == index, columns, 0), axis=2)
 
   left = column(images[:, :, :size], distance)
   right = column(images[:, :, w - size :], size - 1 - distance)
@@ -88,10 +88,10 @@ def _lines(images: jax.Array, distance: int) -> Lines:
 
 
 def _add_to_lines(images: jax.Array, lines: Lines, distance: int) -> jax.Array:
-  """The adjoint of `_lines`, added to `images`; XLA adds it where it writes a convolution."""
+  """Adds the adjoint of `_lines` to `images`; XLA fuses this into the convolution."""
   _, h, w, _ = images.shape
   top, bottom, left, right = lines
-  row, column = jnp.arange(h)[:, None, None], jnp.arange(w)[:, None]
+  row, column = jnp.arange(h).reshape(1, -1, 1, 1), jnp.arange(w).reshape(1, 1, -1, 1)
   total = images + jnp.where(row == distance, top[:, None], 0)
   total += jnp.where(row == h - 1 - distance, bottom[:, None], 0)
   total += jnp.where(column == distance, left[:, :, None], 0)
@@ -99,10 +99,10 @@ def _add_to_lines(images: jax.Array, lines: Lines, distance: int) -> jax.Array:
 
 
 def _border(lines: Lines, kernel: jax.Array) -> Lines:
-  """What the mirrored pixels add to the outermost lines of a zero-padded convolution.
+  """Computes what the mirrored pixels add to the outermost lines of a zero-padded convolution.
 
   Args:
-    lines: those that are mirrored, at distance 1 from the edges.
+    lines: the mirrored ones, at distance 1 from the edges.
     kernel: of the convolution.
   """
   top, bottom, left, right = lines

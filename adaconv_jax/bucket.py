@@ -1,0 +1,309 @@
+"""Paths in buckets, such as gs://BUCKET/FOLDER/FILE; only `files.py` imports this module.
+
+The names are those of `etils.epath`, and `fsspec` (for gs:// with `gcsfs`) makes the requests. What
+differs from a disk:
+
+- An object appears whole, when its upload ends, or not at all: this takes the place of a rename.
+  One that exists is read unchanged until then. So a file is written to a local one first, and
+  uploaded in one go; a process that is killed meanwhile leaves the earlier object.
+- A rename copies and deletes object by object, so a folder that is renamed can be seen half.
+  Nothing here renames.
+- There are no folders, only names with slashes: they need not be made, and one is there as long as
+  something is in it.
+- Nothing can be appended to an object, and there are no locks.
+
+Requests that fail because the bucket is busy or does not answer are repeated for about half a
+minute. After that they raise a `ConnectionError`, and what repeating does not help raises another
+`OSError`; the message names the path and the way out.
+"""
+
+import contextlib
+import errno
+import importlib.util
+import io
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from etils.epath.gpath import PosixGPath
+
+from adaconv_jax.extras import MissingExtra
+
+T = TypeVar("T")
+
+# The package that has the file system of a scheme, and how to get it.
+PACKAGES = {"gs": "gcsfs", "s3": "s3fs", "az": "adlfs", "hf": "huggingface_hub"}
+INSTALL = {"gs": "pip install 'adaconv_jax[gcs]'", "hf": "pip install 'adaconv_jax[hub]'"}
+LOG_IN = {
+  "gs": "run `gcloud auth application-default login`, or give this machine's service account the "
+  "role Storage Object Admin for the bucket",
+  "s3": "run `aws configure`, or give this machine a role that may use the bucket",
+}
+# Seconds without a byte, after which a request is repeated.
+CONNECT_SECONDS, READ_SECONDS = 20, 60
+# Bytes of one request of a file that is read in parts.
+PART_BYTES = 2**23
+
+
+def check(uri: str, scheme: str) -> None:
+  """Checks that paths of this kind can be used; makes no request.
+
+  Raises:
+    ValueError: the scheme is not known, its package is missing, or there is no bucket.
+  """
+  if scheme == "hf":
+    raise ValueError(
+      f"{uri}: expected a local path or a bucket; hf:// is for models on the Hugging Face Hub, "
+      "which are read from hf://USER/NAME, and uploaded by `adaconv hub push`"
+    )
+  if scheme not in PACKAGES:
+    known = ", ".join(f"{name}://" for name in PACKAGES)
+    raise ValueError(f"{uri}: expected a local path or one of {known}, got {scheme}://")
+  if not uri.removeprefix(f"{scheme}://").partition("/")[0]:
+    raise ValueError(f"{uri}: expected {scheme}://BUCKET/..., got no bucket")
+  package = PACKAGES[scheme]
+  if importlib.util.find_spec(package) is None:
+    install = INSTALL.get(scheme, f"pip install {package}")
+    raise MissingExtra(
+      f"{uri}: {scheme}:// needs the package {package}, which is missing: {install}"
+    )
+
+
+def _file_system(scheme: str) -> Any:
+  """Returns the file system; fsspec keeps one for every process."""
+  import fsspec
+  import fsspec.config
+
+  options: dict[str, Any] = {}
+  if scheme == "gs":
+    import aiohttp  # pyright: ignore[reportMissingImports]
+
+    # Where we report an error, we raise it. gcsfs would write it with a traceback, too.
+    logger = logging.getLogger("gcsfs")
+    if logger.level == logging.NOTSET:
+      logger.setLevel(logging.CRITICAL)
+    # Without a limit, a bucket that takes a request and never answers would stop everything.
+    options["requests_timeout"] = aiohttp.ClientTimeout(
+      sock_connect=CONNECT_SECONDS, sock_read=READ_SECONDS
+    )
+    # For Orbax, too, whose paths are those of epath. Listings that are kept would hide what other
+    # processes, and TensorStore in this one, write.
+    options["use_listings_cache"] = False
+    fsspec.config.conf.setdefault("gcs", {}).update(options)
+  return fsspec.filesystem(scheme, **options)
+
+
+def _explained(error: Exception, uri: str) -> OSError:
+  """Returns what went wrong as an `OSError` of one line."""
+  scheme = uri.partition("://")[0]
+  if isinstance(error, FileNotFoundError):
+    return FileNotFoundError(errno.ENOENT, "no such file in the bucket, or no such bucket", uri)
+  if isinstance(error, FileExistsError):
+    return FileExistsError(errno.EEXIST, "exists already", uri)
+  code = str(getattr(error, "code", None) or getattr(error, "status", None) or "")
+  reason = " ".join(str(error).split()) or type(error).__name__
+  reason = reason if len(reason) <= 200 else f"{reason[:200]} ..."
+  credentials = type(error).__name__ in (
+    "DefaultCredentialsError", "RefreshError", "NoCredentialsError",
+  )  # fmt: skip
+  if isinstance(error, PermissionError) or reason.startswith("Forbidden") or code in ("401", "403"):
+    credentials = True
+  if credentials:
+    way_out = LOG_IN.get(scheme, "check the credentials")
+    return PermissionError(f"{uri}: access is refused; {way_out} ({reason})")
+  if isinstance(error, IsADirectoryError | NotADirectoryError):
+    return error
+  return ConnectionError(
+    f"{uri}: the bucket does not answer as it should ({type(error).__name__}: {reason}); what is "
+    "in it is unchanged, so rerun the same command later"
+  )
+
+
+@contextlib.contextmanager
+def _explaining(uri: str) -> Iterator[None]:
+  try:
+    yield
+  except (MemoryError, ImportError):
+    raise
+  except Exception as error:  # of fsspec, aiohttp, requests, google.auth or asyncio
+    raise _explained(error, uri) from error
+
+
+class RemotePath(PosixGPath):
+  """A path in a bucket, with those methods of `pathlib.Path` that this package uses.
+
+  Every method may raise an `OSError`, whose message names the path and what to do.
+  """
+
+  @property
+  def scheme(self) -> str:
+    """Such as "gs"."""
+    return str(self).partition("://")[0]
+
+  def _run(self, action: Callable[..., T], *args: Any, **options: Any) -> T:
+    with _explaining(str(self)):
+      return action(*args, **options)
+
+  @property
+  def _fs(self) -> Any:
+    return self._run(_file_system, self.scheme)
+
+  def info(self) -> dict[str, Any] | None:
+    """Returns what the bucket knows of a file or a folder; None if there is neither."""
+    try:
+      return self._run(self._fs.info, str(self))
+    except FileNotFoundError:
+      return None
+
+  def exists(self) -> bool:
+    """Whether there is a file or a folder."""
+    return self.info() is not None
+
+  def is_dir(self) -> bool:
+    """Whether there is anything below this name."""
+    return (self.info() or {}).get("type") == "directory"
+
+  def is_file(self) -> bool:
+    """Whether there is an object of this name."""
+    return (self.info() or {}).get("type") == "file"
+
+  def size(self) -> int:
+    """Returns the number of bytes of a file."""
+    info = self.info()
+    if info is None:
+      raise _explained(FileNotFoundError(), str(self))
+    if info.get("type") == "directory":
+      raise IsADirectoryError(errno.EISDIR, "expected a file, got a folder", str(self))
+    return int(info["size"])
+
+  def version(self) -> tuple[Any, ...]:
+    """Returns what changes when a file is written, or when something is added to a folder."""
+    info = self.info()
+    if info is None:
+      return ()
+    if info.get("type") == "directory":
+      return tuple(sorted(path.name for path in self.iterdir()))
+    names = ("generation", "etag", "ETag", "mtime", "LastModified", "size")
+    return tuple(str(info[name]) for name in names if name in info)
+
+  def iterdir(self) -> Iterator[Any]:
+    """Yields what is in a folder."""
+    for found in self._run(self._fs.ls, str(self), detail=False):
+      if (name := found.rstrip("/").rpartition("/")[2]) and found.strip("/") != self._key:
+        yield self / name
+
+  def find(self) -> dict[str, int]:
+    """Returns the files in this folder and below it: their names from here on, and sizes."""
+    found = self._run(self._fs.find, str(self), detail=True)
+    names = {key.removeprefix(f"{self._key}/"): info for key, info in found.items()}
+    return {
+      name: int(info["size"]) for name, info in names.items() if name and not name.endswith("/")
+    }
+
+  @property
+  def _key(self) -> str:
+    return str(self).partition("://")[2].rstrip("/")
+
+  def read_part(self, start: int | None, end: int | None) -> bytes:
+    """Reads the bytes from `start` to before `end`, in one request if they are few."""
+    return self._run(self._fs.cat_file, str(self), start=start, end=end)
+
+  def read_bytes(self) -> bytes:
+    """Reads a whole file."""
+    return self.read_part(None, None)
+
+  def read_text(self, encoding: str | None = "utf-8") -> str:
+    """Reads a whole file as text."""
+    return self.read_bytes().decode(encoding or "utf-8")
+
+  def write_bytes(self, data: bytes) -> int:
+    """Writes a file, which appears whole or not at all."""
+    self._run(self._fs.pipe_file, str(self), bytes(data))
+    return len(data)
+
+  def write_text(self, data: str, encoding: str | None = None, errors: str | None = None) -> int:
+    """Writes a file, which appears whole or not at all."""
+    return self.write_bytes(data.encode(encoding or "utf-8", errors or "strict"))
+
+  def create(self, data: bytes) -> None:
+    """Writes a file if there is none; of several that try at once, one succeeds.
+
+    Raises:
+      FileExistsError: there is one.
+    """
+    self._run(self._fs.pipe_file, str(self), data, mode="create")
+
+  def upload(self, local: Path) -> None:
+    """Writes a file with the contents of a local one; it appears whole or not at all."""
+    self._run(self._fs.put_file, str(local), str(self))
+
+  def download(self, local: Path) -> None:
+    """Copies a file to a local one."""
+    self._run(self._fs.get_file, str(self), str(local))
+
+  def copy_to(self, target: "RemotePath") -> None:
+    """Copies a file within the bucket."""
+    self._run(self._fs.cp_file, str(self), str(target))
+
+  def open(self, mode: str = "r", **_: Any) -> Any:
+    """Opens a file for reading; nothing can be written in parts."""
+    if mode != "rb":
+      raise ValueError(f"mode: expected 'rb', got {mode!r}")
+    return io.BufferedReader(_Parts(self), PART_BYTES)
+
+  def mkdir(self, mode: int | None = None, parents: bool = False, exist_ok: bool = False) -> None:
+    """Does nothing: a folder is there with the first file in it."""
+
+  def unlink(self, missing_ok: bool = False) -> None:
+    """Removes a file."""
+    try:
+      self._run(self._fs.rm_file, str(self))
+    except FileNotFoundError:
+      if not missing_ok:
+        raise
+
+  def resolve(self, strict: bool = False) -> "RemotePath":
+    """Returns the path itself, which has no links."""
+    return self
+
+  def absolute(self) -> "RemotePath":
+    """Returns the path itself."""
+    return self
+
+
+class _Parts(io.RawIOBase):
+  """A file in a bucket, read in parts."""
+
+  def __init__(self, path: RemotePath):
+    self._path, self._size, self._position = path, path.size(), 0
+
+  def readable(self) -> bool:
+    return True
+
+  def seekable(self) -> bool:
+    return True
+
+  def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+    base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+    self._position = max(0, base + offset)
+    return self._position
+
+  def tell(self) -> int:
+    return self._position
+
+  def readinto(self, buffer: Any) -> int:
+    end = min(self._position + len(buffer), self._size)
+    if end <= self._position:
+      return 0
+    data = self._path.read_part(self._position, end)
+    buffer[: len(data)] = data
+    self._position += len(data)
+    return len(data)
+
+  def readall(self) -> bytes:
+    if self._position >= self._size:
+      return b""
+    data = self._path.read_part(self._position, self._size)
+    self._position += len(data)
+    return data

@@ -1,0 +1,243 @@
+"""Options that several commands have, with one name and one help text each."""
+
+import argparse
+import difflib
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from adaconv_jax.checkpoints.load import DEFAULT_MODEL, shipped_models
+from adaconv_jax.cli.attempt import shown
+from adaconv_jax.files import expand, is_same, printable, unwritable
+
+_TRAINED = (
+  "the workdir of a training, a checkpoint in it, a file from `adaconv export`, or "
+  "hf://USER/NAME on the Hugging Face Hub"
+)
+# Of a single model and of several.
+MODEL_HELP = (
+  f"a shipped model (in this version: {', '.join(shipped_models()) or 'none'}); or {_TRAINED}"
+)
+
+
+# Largest whole number that an option takes.
+MOST = 2**31 - 1
+# Of bundles and VGG weights, which are files of one format.
+SUFFIX = ".safetensors"
+
+
+class _Once(argparse.Action):
+  """Stores a value, and refuses a second one, which would otherwise silently win."""
+
+  def __call__(
+    self, parser: argparse.ArgumentParser, namespace: Any, values: Any, option: str | None = None
+  ) -> None:
+    """Stores the value of an option or argument."""
+    assert isinstance(parser, Parser)
+    if self.dest in parser.given:
+      first = getattr(namespace, self.dest)
+      raise argparse.ArgumentError(self, f"expected once, got {str(first)!r} and {str(values)!r}")
+    parser.given.add(self.dest)
+    setattr(namespace, self.dest, values)
+
+
+class Parser(argparse.ArgumentParser):
+  """A parser whose errors can be shown, and that names an unknown option before what is missing.
+
+  A misspelled option that is required is otherwise only reported as missing. An option with one
+  value may be given once.
+
+  Attributes:
+    given: names of the options with one value that were given so far.
+  """
+
+  def __init__(self, *args: Any, **kwargs: Any):
+    super().__init__(*args, **kwargs)
+    self.given: set[str] = set()
+    for action in (None, "store"):
+      self.register("action", action, _Once)
+
+  def error(self, message: str) -> NoReturn:
+    """Ends the command with usage and message, which is shown as `shown` does."""
+    super().error(shown(message))
+
+  def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+    """Does as the base class, after a search for unknown options."""
+    arguments = list(sys.argv[1:] if args is None else args)
+    self.given.clear()
+    if self._subparsers is None:  # otherwise some options are those of a subcommand
+      self._refuse_unknown(arguments)
+    return super().parse_known_args(arguments, namespace)
+
+  def _refuse_unknown(self, arguments: list[str]) -> None:
+    known = [option for option in self._option_string_actions if option.startswith("--")]
+    for argument in arguments:
+      if argument == "--":
+        return
+      name = argument.partition("=")[0]
+      # As argparse has it, what has a space is a value.
+      if not name.startswith("--") or " " in argument:
+        continue
+      if not any(option.startswith(name) for option in known):  # it takes abbreviations
+        close = difflib.get_close_matches(name, known, 1)
+        guess = f"; did you mean {close[0]}?" if close else ""
+        self.error(f"unknown option {name}{guess}")
+
+
+def path_text(text: str) -> str:
+  """An argparse type: a path that is not empty, which would mean the current folder."""
+  if not text:
+    raise argparse.ArgumentTypeError("expected a path, got an empty text")
+  return text
+
+
+def text_of(what: str) -> Callable[[str], str]:
+  """Makes an argparse type: a text that is not empty; the error calls it `what`."""
+
+  def parse(text: str) -> str:
+    if not text.strip():
+      raise argparse.ArgumentTypeError(f"expected {what}, got an empty text")
+    return text
+
+  return parse
+
+
+def to_path(text: str) -> Path:
+  """An argparse type: a path on a disk, with `~` expanded, or in a bucket; not empty."""
+  try:
+    return expand(path_text(text))
+  except ValueError as error:  # whose message argparse would leave out
+    raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def check_output(path: Path, *inputs: str | Path | None) -> None:
+  """Checks that a file can be written, and is none of those that are read, before it is made.
+
+  Args:
+    path: the file to write.
+    *inputs: files that are read; None and "" are left out.
+
+  Raises:
+    ValueError: it is one of them, or there can be no file.
+  """
+  name = printable(path)
+  for source in filter(None, inputs):
+    if is_same(source, path):
+      raise ValueError(
+        f"{name}: expected another file than {printable(source)}, which is read and would be lost"
+      )
+  if path.is_dir():
+    raise ValueError(f"{name}: expected a file to write, got a folder")
+  if fault := unwritable(path.parent):
+    raise ValueError(f"{name}: expected a file that can be written, but {fault}")
+
+
+def check_suffix(path: Path) -> None:
+  """Checks that the name of a bundle or of VGG weights is not that of another format.
+
+  Raises:
+    ValueError: it has another suffix than `SUFFIX`.
+  """
+  if path.suffix and path.suffix.lower() != SUFFIX:
+    raise ValueError(
+      f"{printable(path)}: expected a name that ends in {SUFFIX}, the format that is written, or "
+      f"has no suffix, got {printable(path.suffix)}"
+    )
+
+
+def add_pictures(parser: argparse.ArgumentParser) -> None:
+  """Adds --content and --style, which may be repeated: all pictures are used."""
+  for role in ("content", "style"):
+    parser.add_argument(
+      f"--{role}",
+      type=path_text,
+      nargs="+",
+      action="extend",
+      required=True,
+      metavar="PATH",
+      help="image files or folders; may be repeated",
+    )
+
+
+def add_model(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
+  """Adds --model; with `several` it takes more than one, may be repeated, and has no default."""
+  if several:
+    parser.add_argument(
+      "--model",
+      type=path_text,
+      nargs="+",
+      action="extend",
+      required=True,
+      metavar="NAME|PATH",
+      help=f"{MODEL_HELP}; may be repeated, to compare several",
+    )
+  else:
+    parser.add_argument(
+      "--model",
+      type=path_text,
+      default=DEFAULT_MODEL,
+      metavar="NAME|PATH",
+      help=f"{MODEL_HELP}; default: %(default)s",
+    )
+
+
+def add_alpha(parser: argparse.ArgumentParser) -> None:
+  """Adds --alpha."""
+  parser.add_argument(
+    "--alpha",
+    type=in_range(float, 0, 1),
+    default=1.0,
+    metavar="A",
+    help="strength of the style, from 0 (the content itself) to 1; default: %(default)s",
+  )
+
+
+def add_detail(parser: argparse.ArgumentParser, default: float) -> None:
+  """Adds --detail."""
+  parser.add_argument(
+    "--detail",
+    type=in_range(float, 0, 1),
+    default=default,
+    metavar="D",
+    help="how much of the content's fine structure (faces, lettering) replaces that of the model, "
+    "from 0 (the papers' result) to 1; default: %(default)s",
+  )
+
+
+def add_vgg_weights(parser: argparse.ArgumentParser) -> None:
+  """Adds --vgg-weights."""
+  parser.add_argument(
+    "--vgg-weights",
+    type=path_text,
+    metavar="FILE",
+    help="the VGG weights that the model was trained with, if they are not found automatically",
+  )
+
+
+def add_overwrite(parser: argparse.ArgumentParser) -> None:
+  """Adds --overwrite."""
+  parser.add_argument(
+    "--overwrite", action="store_true", help="replace earlier results that are in --output"
+  )
+
+
+def in_range(kind: type, low: float, high: float = float("inf")) -> Callable[[str], Any]:
+  """Makes an argparse type: a number of `kind`, int or float, from `low` to `high`."""
+  words = {int: "a whole number", float: "a number"}[kind]
+  words += f" of at least {low}" if high == float("inf") else f" from {low} to {high}"
+  # Those of Python have no largest; more pixels or pairs than this are not meant.
+  limit = min(high, MOST) if kind is int else high
+
+  def parse(text: str):
+    try:
+      value = kind(text)
+    except ValueError:
+      value = None
+    if value is None or not low <= value <= high:
+      raise argparse.ArgumentTypeError(f"expected {words}, got {text!r}")
+    if value > limit:
+      raise argparse.ArgumentTypeError(f"expected {words}, and at most {limit}, got {text!r}")
+    return value
+
+  return parse

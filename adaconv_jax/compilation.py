@@ -1,0 +1,109 @@
+"""Compiled programs are kept, so that the next process starts faster.
+
+The commands do so by themselves. Python code asks for it:
+
+    import adaconv_jax
+    adaconv_jax.keep_compiled()
+"""
+
+import contextlib
+import logging
+import os
+import re
+import warnings
+import zlib
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from adaconv_jax.files import cache_dir, check_path, expand, obstacle, printable
+
+log = logging.getLogger(__name__)
+
+# Of a pair of pictures, most programs compile in less than JAX's default of a second.
+_LEAST_SECONDS = 0.1
+_FAULT = re.compile(
+  r"Error (reading|writing) persistent compilation cache entry for '(.+?)': (?:\w+: )?(.*)",
+  re.DOTALL,
+)
+
+
+def keep_compiled(folder: str | os.PathLike[str] | None = None) -> Path | None:
+  """Keeps what JAX compiles from here on in a folder, for this process and the next ones.
+
+  It sets `jax_compilation_cache_dir`, so it concerns all programs of the process, also those of
+  your own; the package never does so unless it is asked. Call it before the first picture.
+
+  Without a `folder`, it does nothing if `ADACONV_COMPILATION_CACHE` is "off", or if JAX was given a
+  folder of its own (`JAX_COMPILATION_CACHE_DIR`).
+
+  Args:
+    folder: where to keep the programs; None: `$ADACONV_CACHE/compiled`, else
+      `~/.cache/adaconv_jax/compiled`, as the commands do.
+
+  Returns:
+    The folder in which programs are kept; None: they are not kept.
+
+  Raises:
+    ValueError: `ADACONV_COMPILATION_CACHE` is neither "on" nor "off", or there can be no folder.
+  """
+  if folder is not None:
+    check_path("folder", folder, "a folder, or None")
+  setting = os.environ.get("ADACONV_COMPILATION_CACHE", "on")
+  if setting not in ("on", "off"):
+    raise ValueError(f"ADACONV_COMPILATION_CACHE: expected 'on' or 'off', got {setting!r}")
+  given = jax.config.values["jax_compilation_cache_dir"]
+  if folder is None and given:
+    return Path(given)
+  if folder is None and setting == "off":
+    return None
+  path = cache_dir() / "compiled" if folder is None else expand(folder)
+  if (place := obstacle(path)) is not None:
+    name = "ADACONV_CACHE" if folder is None else "folder"
+    raise ValueError(
+      f"{name}: expected a folder for compiled programs, but {printable(place)} is none"
+    )
+  jax.config.update("jax_compilation_cache_dir", str(path))
+  jax.config.update("jax_persistent_cache_min_compile_time_secs", _LEAST_SECONDS)
+  return path
+
+
+def mend_kept(folder: Path) -> None:
+  """Lets this process remove kept programs that are cut off, in place of JAX's warnings.
+
+  JAX writes a program under its final name. So a kill or a full disk leaves a part of one, of which
+  JAX would warn in every process, and which it would never replace.
+
+  Args:
+    folder: from `keep_compiled`.
+  """
+  warnings.filterwarnings("always", "Error (reading|writing) persistent", UserWarning)
+  show = warnings.showwarning
+  said = False
+
+  def show_others(message: Any, *args: Any, **kwargs: Any) -> None:
+    nonlocal said
+    if (fault := _FAULT.match(str(message))) is None:
+      return show(message, *args, **kwargs)
+    action, name, reason = fault.groups()
+    removed = _remove_cut_off(folder, name)
+    if action == "writing" or not removed:
+      if not said:
+        log.warning("%s: compiled programs cannot be kept (%s)", printable(folder), reason)
+      said = True
+
+  warnings.showwarning = show_others
+
+
+def _remove_cut_off(folder: Path, name: str) -> int:
+  """Removes the programs of a name that are not whole, and returns how many."""
+  count = 0
+  for path in folder.glob(f"{name}-*-cache"):
+    with contextlib.suppress(OSError):
+      try:
+        zlib.decompress(path.read_bytes())
+      except zlib.error:  # also if it was compressed by another library, and can be made again
+        path.unlink()
+        count += 1
+  return count

@@ -1,0 +1,322 @@
+"""Packs images into a packed set: checked, upright, sRGB, scaled down, in a few large files.
+
+Every shard depends only on its images and on the settings, so the files are the same whatever the
+number of workers. A shard that is complete gets a list of its own beside it; a killed run goes on
+after those. When all are there, their lists become the index.
+"""
+
+import collections
+import dataclasses
+import hashlib
+import io
+import json
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+from adaconv_jax.data.manifest import digest
+from adaconv_jax.data.packed import (
+  INDEX,
+  Entry,
+  entry,
+  is_packed,
+  read_index,
+  shard_name,
+  to_json,
+)
+from adaconv_jax.data.records import write_shard
+from adaconv_jax.data.sources import Source
+from adaconv_jax.files import MAX_LIST_BYTES, expand, is_remote, read_json, replacing
+from adaconv_jax.images import (
+  FILES,
+  MAX_FILE_BYTES,
+  ImageError,
+  decode,
+  is_plain_jpeg,
+  resize_shorter,
+)
+from adaconv_jax.lock import NAME as LOCK
+from adaconv_jax.lock import locked
+
+# Images of a shard: 50 MB of photos, and what a killed run does again.
+SHARD_IMAGES = 1000
+# Images that are prepared before the shard takes them, for each worker.
+_AHEAD = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """How images are packed.
+
+  Attributes:
+    size: pixels of the shorter side that larger images are scaled down to.
+    quality: of the JPEGs that are written, 1 to 100.
+  """
+
+  size: int = 512
+  quality: int = 95
+
+
+@dataclasses.dataclass(frozen=True)
+class Packed:
+  """A finished packed set.
+
+  Attributes:
+    images: number of images.
+    bytes: of all of them.
+    skipped: name and reason of each one that is not in it.
+    kept: number of images that an earlier run had packed.
+  """
+
+  images: int
+  bytes: int
+  skipped: list[tuple[str, str]]
+  kept: int
+
+
+@dataclasses.dataclass(frozen=True)
+class _Shard:
+  """A shard, as its list describes it."""
+
+  entries: list[Entry]
+  skipped: list[tuple[str, str]]
+
+
+def prepare(data: bytes, *, name: str, settings: Settings) -> tuple[bytes, tuple[int, int]]:
+  """Checks an image and makes what is packed.
+
+  A JPEG that is upright, sRGB and small enough stays as it is, byte for byte. All others are
+  written as JPEGs with full color resolution.
+
+  Args:
+    data: the file.
+    name: what errors call it.
+    settings: how.
+
+  Returns:
+    A JPEG file, and its width and height.
+
+  Raises:
+    ImageError: see `images.decode`.
+  """
+  image = decode(data, name=name, at_least=settings.size)
+  if is_plain_jpeg(data, settings.size):
+    return data, image.size
+  if min(image.size) > settings.size:
+    image = resize_shorter(image, settings.size, name=name)
+  file = io.BytesIO()
+  try:
+    image.save(file, "JPEG", quality=settings.quality, subsampling=0)
+  except (OSError, ValueError) as error:  # more than 65,500 pixels on a side
+    raise ImageError(f"{name}: JPEG cannot hold {image.width} x {image.height} pixels") from error
+  return file.getvalue(), image.size
+
+
+def pack(
+  source: Source,
+  output: str | Path,
+  settings: Settings,
+  *,
+  workers: int = 1,
+  progress: Callable[[int], object] = lambda count: None,
+) -> Packed:
+  """Packs all images of `source` that can be read.
+
+  Args:
+    source: from `open_source`.
+    output: the folder, on a disk or in a bucket; an earlier run in it is gone on with.
+    settings: how images are packed.
+    workers: number of threads.
+    progress: called with the number of images that are done since the last call.
+
+  Raises:
+    ValueError: no image is usable; `output` has another packed set, or parts of one.
+    WorkdirInUse: another process packs there.
+    OSError: `output` cannot be written to.
+  """
+  folder = expand(output)
+  identity = _identity(source, settings)
+  if is_packed(folder):
+    return _packed(source, folder, identity, progress)
+  # Two processes would replace each other's shards, which an index does not fit then.
+  with locked(folder, "output", "packing") as still_ours:
+    if is_packed(folder):  # since then
+      return _packed(source, folder, identity, progress)
+    packed = _pack(source, folder, settings, identity, workers, progress, still_ours)
+    if not is_remote(folder):  # where the lock removes itself
+      (folder / LOCK).unlink(missing_ok=True)
+    return packed
+
+
+def _packed(
+  source: Source, folder: Path, identity: str, progress: Callable[[int], object]
+) -> Packed:
+  """Returns the set that an earlier run has packed; see `pack`."""
+  entries, index = read_index(folder)
+  if index.get("identity") != identity:
+    raise ValueError(f"{folder}: has a packed set of other images or settings; use another folder")
+  progress(len(source))
+  skipped = [(str(name), str(reason)) for name, reason in index["skipped"]]
+  return Packed(len(entries), sum(e.length for e in entries), skipped, len(entries))
+
+
+def _pack(
+  source: Source,
+  folder: Path,
+  settings: Settings,
+  identity: str,
+  workers: int,
+  progress: Callable[[int], object],
+  still_ours: Callable[[], None],
+) -> Packed:
+  """Packs what an earlier run has not packed; see `pack`."""
+  numbers = range(-(-len(source) // SHARD_IMAGES))
+  there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+  shards: dict[int, _Shard] = {}
+  for number in numbers:
+    if _list_name(number) in there and (found := _read_list(folder, number, identity)):
+      shards[number] = found
+  kept = sum(len(shard.entries) for shard in shards.values())
+  progress(sum(len(shard.entries) + len(shard.skipped) for shard in shards.values()))
+  missing = [number for number in numbers if number not in shards]
+  for number, shard in _make(source, folder, settings, identity, missing, workers, progress):
+    shards[number] = shard
+  entries = [found for number in numbers for found in shards[number].entries]
+  skipped = [pair for number in numbers for pair in shards[number].skipped]
+  if not entries:
+    raise ValueError(
+      f"none of the {len(source)} images is usable, the first: {skipped[0][0]}: {skipped[0][1]}"
+    )
+  still_ours()
+  with replacing(folder / INDEX) as temporary:
+    text = to_json(entries, skipped, identity=identity, **dataclasses.asdict(settings))
+    temporary.write_text(text, "ascii")
+  for number in numbers:
+    (folder / _list_name(number)).unlink(missing_ok=True)
+  return Packed(len(entries), sum(found.length for found in entries), skipped, kept)
+
+
+def _make(
+  source: Source,
+  folder: Path,
+  settings: Settings,
+  identity: str,
+  numbers: Sequence[int],
+  workers: int,
+  progress: Callable[[int], object],
+) -> Iterator[tuple[int, _Shard]]:
+  """Makes shards, and yields those that are complete."""
+  pool, writer = ThreadPoolExecutor(workers), ThreadPoolExecutor(1)
+  writing: collections.deque[tuple[int, Future[_Shard]]] = collections.deque()
+  try:
+    indices = [index for number in numbers for index in _indices(number, len(source))]
+    results = _in_order(
+      pool, lambda index: _examine(source, index, settings), indices, _AHEAD * workers
+    )
+    for number in numbers:
+      images = []
+      for _ in _indices(number, len(source)):
+        images.append(next(results))
+        progress(1)
+      # While one shard is written, another one is prepared, but no third: they are in memory.
+      if writing:
+        yield writing[0][0], writing.popleft()[1].result()
+      writing.append((number, writer.submit(_write, folder, number, images, identity)))
+    for number, future in writing:
+      yield number, future.result()
+  finally:
+    pool.shutdown(cancel_futures=True)
+    writer.shutdown(cancel_futures=True)
+
+
+def _in_order(
+  pool: ThreadPoolExecutor,
+  action: Callable[[int], "_Image"],
+  indices: Sequence[int],
+  ahead: int,
+) -> Iterator["_Image"]:
+  """Yields `action` of every index in order; not more than `ahead` are done or waiting."""
+  running: collections.deque[Future[_Image]] = collections.deque()
+  for index in indices:
+    running.append(pool.submit(action, index))
+    if len(running) >= ahead:
+      yield running.popleft().result()
+  for future in running:
+    yield future.result()
+
+
+@dataclasses.dataclass(frozen=True)
+class _Image:
+  """What became of an image: its JPEG, or why there is none."""
+
+  name: str
+  data: bytes = b""
+  size: tuple[int, int] = (0, 0)
+  reason: str = ""
+
+
+def _examine(source: Source, index: int, settings: Settings) -> _Image:
+  name = source.names[index]
+  try:
+    # All threads together keep a bounded number of bytes of files.
+    with FILES.hold(min(source.size(index) or 0, MAX_FILE_BYTES)):
+      _, data = source[index]
+      return _Image(name, *prepare(data, name=name, settings=settings))
+  except ConnectionError:
+    raise  # a bucket that does not answer is no broken image
+  except OSError as error:
+    return _Image(name, reason=f"cannot be read ({error.strerror or error})")
+  except ImageError as error:
+    return _Image(name, reason=str(error).removeprefix(f"{name}: "))
+
+
+def _write(folder: Path, number: int, images: Sequence[_Image], identity: str) -> _Shard:
+  """Writes a shard, and after it its list."""
+  usable = [image for image in images if not image.reason]
+  entries = []
+  if usable:
+    with replacing(folder / shard_name(number)) as temporary:
+      places = write_shard(temporary, [image.data for image in usable])
+    for image, place in zip(usable, places, strict=True):
+      entries.append(Entry(image.name, number, *place, *image.size, digest(image.data)))
+  skipped = [(image.name, image.reason) for image in images if image.reason]
+  with replacing(folder / _list_name(number)) as temporary:
+    temporary.write_text(to_json(entries, skipped, identity=identity), "ascii")
+  return _Shard(entries, skipped)
+
+
+def _read_list(folder: Path, number: int, identity: str) -> _Shard | None:
+  """Reads the list of a shard; None for one of other images or settings, or a damaged one."""
+  try:
+    listed = read_json(folder / _list_name(number), at_most=MAX_LIST_BYTES)
+    if listed["identity"] != identity:
+      return None
+    skipped = [(str(name), str(reason)) for name, reason in listed["skipped"]]
+    return _Shard([entry(values) for values in listed["images"]], skipped)
+  except (FileNotFoundError, KeyError, TypeError, ValueError):
+    return None
+
+
+def _size(source: Source, index: int) -> int | None:
+  """Returns the bytes of a file; None for one that will be skipped, such as a broken link."""
+  try:
+    return source.size(index)
+  except ConnectionError:
+    raise
+  except OSError:
+    return None
+
+
+def _list_name(number: int) -> str:
+  return f"images-{number:05}.json"
+
+
+def _indices(number: int, count: int) -> range:
+  return range(number * SHARD_IMAGES, min((number + 1) * SHARD_IMAGES, count))
+
+
+def _identity(source: Source, settings: Settings) -> str:
+  """Returns a hash of the settings, and of names and sizes of the files."""
+  named = [(name, _size(source, index)) for index, name in enumerate(source.names)]
+  described = [dataclasses.asdict(settings), SHARD_IMAGES, named]
+  return hashlib.sha256(json.dumps(described).encode()).hexdigest()

@@ -1,0 +1,371 @@
+"""Stylizes the frames of a video so that they do not flicker.
+
+Frame by frame, a style transfer flickers for two reasons. AdaIN, and AdaConv at its four scales,
+normalizes every frame by its own statistics, so that whatever enters the picture changes all of it.
+Here the frames of a shot share theirs. And noise and motion change the marks on every surface; so
+every frame is blended with the one before it, moved along with what it shows (`steady.py`).
+"""
+
+import dataclasses
+import itertools
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from adaconv_jax.checkpoints.load import DEFAULT_MODEL, load_model
+from adaconv_jax.inference import encode, mix, style_weight
+from adaconv_jax.models.pictures import check_pictures, from_float, on_device, to_float
+from adaconv_jax.models.style_code import StyleCode, blend, check_mix
+from adaconv_jax.models.stylizer import ContentStats, Stylizer
+from adaconv_jax.ops.adain import ChannelStats
+from adaconv_jax.video import steady
+from adaconv_jax.video.shots import Cuts
+
+STATISTICS = ("shot", "running", "frame")
+# The statistics of a shot are those of every eighth frame.
+EVERY = 8
+# Share of a new measurement in a running average, per frame.
+PACE = 0.05
+# Frames rendered before the first that is wanted, after which the blend has forgotten its start.
+WARM_UP = 12
+# Frames rendered together on an accelerator; a CPU is busy with one.
+BATCH = 8
+
+
+class Measured(NamedTuple):
+  """What normalization takes from frames, for each of the styles that the video fades between.
+
+  Attributes:
+    stats: what `Stylizer.render` normalizes with.
+    own_style: the code of the frames as styles, which AdaConv's alpha needs, or None.
+    own_stats: what normalizes the frames in their own style, or None.
+  """
+
+  stats: tuple[ContentStats, ...]
+  own_style: StyleCode | None
+  own_stats: ContentStats | None
+
+
+def stylize_frames(
+  frames: Iterable[ArrayLike],
+  style: ArrayLike | Sequence[ArrayLike],
+  *,
+  model: str | Path | Stylizer = DEFAULT_MODEL,
+  alpha: ArrayLike = 1.0,
+  weights: Sequence[float] | None = None,
+  mix_to: ArrayLike | Sequence[ArrayLike] | None = None,
+  count: int | None = None,
+  statistics: str | None = None,
+  blending: float = steady.STEADY,
+  start: int = 0,
+) -> Iterator[np.ndarray]:
+  """Renders the frames of a video in a style, one after the other, without flicker.
+
+      from adaconv_jax.video import open_video, stylize_frames
+      for picture in stylize_frames(open_video("in.mp4"), style):
+        ...
+
+  Programs are compiled once per size of frame. A few frames are in memory at a time.
+
+  Args:
+    frames: RGB `[h, w, 3]`, float in [0, 1] or uint8, all of one shape and type. What can be
+      iterated twice (a list, an array, a `Video`) is, which "shot" needs.
+    style: a picture such as a frame, of any size, or a sequence of them, which are mixed.
+    model: as for `stylize`.
+    alpha: 0 (content) to 1 (style).
+    weights: of the styles' codes, which sum to 1; None: equal ones.
+    mix_to: a style or several, to which the video fades: all of `style` in the first frame, all of
+      this in the last one.
+    count: the number of frames, for `mix_to`; None: `len(frames)`.
+    statistics: what normalizes a frame. "shot": the statistics of its shot, which a first pass over
+      the frames collects; "running": a running average, for a stream; "frame": its own, as for
+      single pictures. None: "shot" where the frames can be iterated twice, otherwise "running".
+    blending: 0 to 1, how much of a frame comes from the one before it, moved along with the
+      picture, where both show the same; 0 turns it off.
+    start: the first frame to yield; those before are skipped, almost without work.
+
+  Yields:
+    The stylized frames, of the shape and type of the frames.
+
+  Raises:
+    ValueError: a frame or a style is no such picture, frames differ in shape or type; the other
+      arguments are out of their ranges, or do not fit together.
+  """
+  if frames is None or isinstance(frames, str | bytes | os.PathLike):
+    raise ValueError(
+      f"frames: expected pictures, such as open_video(path) or a list of arrays, got {frames!r}"
+    )
+  once = iter(frames) is frames
+  if statistics is None:
+    statistics = "running" if once else "shot"
+  if statistics not in STATISTICS:
+    raise ValueError(f"statistics: expected one of {list(STATISTICS)}, got {statistics!r}")
+  if once and statistics == "shot":
+    raise ValueError(
+      "statistics: 'shot' takes frames that can be iterated twice, such as a list; got an "
+      "iterator, for which there is 'running'"
+    )
+  if not isinstance(blending, int | float | np.number) or not 0 <= blending < 1:
+    raise ValueError(f"blending: expected a number from 0 to below 1, got {blending!r}")
+  for name, value, least in (("start", start, 0), ("count", 1 if count is None else count, 1)):
+    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < least:
+      raise ValueError(f"{name}: expected a whole number of at least {least}, got {value!r}")
+  if mix_to is not None and count is None:
+    count = getattr(frames, "__len__", lambda: None)()
+    if count is None:
+      raise ValueError("count: expected the number of frames, which mix_to needs, got None")
+  stylizer = model if isinstance(model, Stylizer) else load_model(model)
+  ends = [mix_styles(stylizer, style, weights)]
+  if mix_to is not None:
+    ends.append(mix_styles(stylizer, mix_to, None))
+  # Frames of a fade differ in their style, and others than those of a shot in their statistics.
+  alike = statistics == "shot" and mix_to is None
+  batch = BATCH if alike and jax.default_backend() != "cpu" else 1
+  painter = _Painter(stylizer, tuple(ends), style_weight(alpha), count, batch)
+  return _stylize(frames, painter, statistics, blending, start)
+
+
+def mix_styles(
+  stylizer: Stylizer,
+  style: ArrayLike | Sequence[ArrayLike],
+  weights: Sequence[float] | None = None,
+) -> StyleCode:
+  """Encodes styles, and returns the mean of their codes.
+
+  Args:
+    stylizer: the model.
+    style: one picture, or a list or tuple of them.
+    weights: one per style, which sum to 1; None: equal ones.
+
+  Raises:
+    ValueError: no style, or weights that do not fit.
+  """
+  styles: Any = list(style) if isinstance(style, list | tuple) else [style]
+  if not styles:
+    raise ValueError("style: expected at least one, got none")
+  check_mix(weights, len(styles))
+  pictures = [on_device(check_pictures("style", picture)) for picture in styles]
+  if any(picture.ndim != 3 for picture in pictures):
+    raise ValueError("style: expected pictures [h, w, 3], got a batch; several styles are a list")
+  codes = [encode(stylizer, jnp.expand_dims(picture, 0)) for picture in pictures]
+  return mix(codes, weights)
+
+
+class _Painter:
+  """The model, the styles and alpha, and what they make of frames."""
+
+  def __init__(
+    self,
+    stylizer: Stylizer,
+    ends: tuple[StyleCode, ...],
+    alpha: jax.Array | None,
+    count: int | None,
+    batch: int,
+  ):
+    self.stylizer, self.ends, self.alpha, self.count = stylizer, ends, alpha, count
+    self.batch = batch
+
+  def measure(self, frame: np.ndarray) -> Measured:
+    """What normalization takes from this frame."""
+    return _measure(self.stylizer, frame[None], self.ends, self.alpha)
+
+  def paint(
+    self, frames: Sequence[np.ndarray | jax.Array], index: int, measured: Measured | None
+  ) -> jax.Array:
+    """Renders up to `batch` frames, of which `index` is the first one's number; float."""
+    share = self._share(index)
+    padded = [*frames, *[frames[-1]] * (self.batch - len(frames))]  # one shape, one program
+    return _render(self.stylizer, tuple(padded), self.ends, share, self.alpha, measured)
+
+  def _share(self, index: int) -> jax.Array | None:
+    """Of the style that the video fades to, at this frame."""
+    if self.count is None or len(self.ends) == 1:
+      return None
+    return jnp.float32(min(index / max(self.count - 1, 1), 1))
+
+
+@jax.jit
+def _measure(
+  stylizer: Stylizer, frames: jax.Array, ends: tuple[StyleCode, ...], alpha: jax.Array | None
+) -> Measured:
+  content = stylizer.encode_content(frames, for_alpha=alpha is not None)
+  own, own_stats = content.own_style, None
+  if own is not None and alpha is not None:
+    ends = tuple(blend(own, code, alpha) for code in ends)
+    own_stats = stylizer.content_stats(content, own)
+  stats = tuple(stylizer.content_stats(content, code) for code in ends)
+  return Measured(stats, own, own_stats)
+
+
+@jax.jit
+def _render(
+  stylizer: Stylizer,
+  frames: tuple[jax.Array, ...],
+  ends: tuple[StyleCode, ...],
+  share: jax.Array | None,
+  alpha: jax.Array | None,
+  measured: Measured | None,
+) -> jax.Array:
+  pictures = jnp.stack([to_float(frame) for frame in frames])
+  code = ends[0] if share is None else blend(ends[0], ends[1], share)
+  alone = stylizer.model.alpha_needs_own_style and measured is not None
+  content = stylizer.encode_content(pictures, for_alpha=alpha is not None and not alone)
+  if measured is not None:
+    stats = measured.stats
+    own, stats = measured.own_style, stats[0] if share is None else blend(stats[0], stats[1], share)
+    content = dataclasses.replace(content, own_style=own, stats=stats)
+    if alone and alpha is not None:
+      alike = dataclasses.replace(content, stats=measured.own_stats)
+      content = dataclasses.replace(content, lost=pictures - stylizer.render(alike, own))
+  return stylizer.render(content, code, 1.0 if alpha is None else alpha)
+
+
+class _Pool:
+  """The statistics of all pixels of several frames, from those of each."""
+
+  def __init__(self):
+    self._count, self._sum = 0, None
+
+  def add(self, measured: Measured) -> None:
+    moments = _to_moments(measured)
+    self._sum = moments if self._sum is None else jax.tree.map(jnp.add, self._sum, moments)
+    self._count += 1
+
+  def result(self) -> Measured:
+    return _from_moments(jax.tree.map(lambda x: x / self._count, self._sum))
+
+
+@jax.jit
+def _to_moments(measured: Measured) -> Measured:
+  """Replaces deviations by mean squares, which can be averaged over frames."""
+  return _for_stats(lambda s: ChannelStats(s.mean, s.std**2 + s.mean**2), measured)
+
+
+@jax.jit
+def _from_moments(moments: Measured) -> Measured:
+  return _for_stats(
+    lambda s: ChannelStats(s.mean, jnp.sqrt(jnp.maximum(s.std - s.mean**2, 1e-5))), moments
+  )
+
+
+def _for_stats(function: Callable[[ChannelStats], ChannelStats], measured: Measured) -> Measured:
+  """Applies a function to the statistics, and leaves the code of the frames as it is."""
+  stats, own_stats = jax.tree.map(
+    function,
+    (measured.stats, measured.own_stats),
+    is_leaf=lambda x: isinstance(x, ChannelStats),
+  )
+  return measured._replace(stats=stats, own_stats=own_stats)
+
+
+def _stylize(
+  frames: Iterable[ArrayLike], painter: _Painter, statistics: str, blending: float, start: int
+) -> Iterator[np.ndarray]:
+  first = max(start - WARM_UP, 0)  # what is rendered first
+  share, dtype, followed, mixture = jnp.float32(blending), None, None, None
+  for index, batch, measured, cut in _GROUPS[statistics](frames, painter, first):
+    dtype = batch[0].dtype
+    if not blending or min(batch[0].shape[:2]) < steady.LEAST_SIDE:
+      pictures = painter.paint(batch, index, measured)
+      shown = (pictures[offset] for offset in range(len(batch)))
+    else:
+      chain = []
+      for offset, frame in enumerate(batch):
+        new = followed is None or (cut and not offset)
+        followed = steady.begin(frame) if new else steady.follow(followed, frame, share)
+        chain.append(followed)
+      pictures = painter.paint([steady.on_grid(one) for one in chain], index, measured)
+      shown = []
+      for one, picture in zip(chain, pictures, strict=False):
+        picture = steady.off_grid(one, picture)
+        if mixture is None:
+          mixture = picture
+        mixture, steadied = steady.blend(one, mixture, picture, share)
+        shown.append(steadied)
+    for offset, picture in enumerate(shown):
+      if index + offset >= start:
+        yield np.asarray(from_float(picture, dtype))
+
+
+def _by_shot(frames: Iterable[ArrayLike], painter: _Painter, first: int) -> Iterator[Any]:
+  """Yields number, frames, statistics, and whether a shot begins, for frames that go together."""
+  checked, index = _checked(frames), 0
+  for length, measured in _measure_shots(frames, painter):
+    shot = itertools.islice(checked, length)
+    cut, skipped = True, min(max(first - index, 0), length)
+    for _ in itertools.islice(shot, skipped):
+      pass
+    index += skipped
+    while batch := list(itertools.islice(shot, painter.batch)):
+      yield index, batch, measured, cut
+      index += len(batch)
+      cut = False
+
+
+def _measure_shots(
+  frames: Iterable[ArrayLike], painter: _Painter
+) -> Iterator[tuple[int, Measured]]:
+  """Runs ahead of the rendering, to the end of each shot."""
+  cuts, pool, length = Cuts(), _Pool(), 0
+  for frame in _checked(frames):
+    if cuts.at(frame) and length:
+      yield length, pool.result()
+      pool, length = _Pool(), 0
+    if length % EVERY == 0:
+      pool.add(painter.measure(frame))
+    length += 1
+  if length:
+    yield length, pool.result()
+
+
+def _by_running(frames: Iterable[ArrayLike], painter: _Painter, first: int) -> Iterator[Any]:
+  cuts, moments, target, age = Cuts(), None, None, 0
+  for index, frame in enumerate(_checked(frames)):
+    cut = cuts.at(frame)
+    if index < first:
+      continue
+    if cut or moments is None:
+      moments, age = None, 0
+    if age % EVERY == 0:
+      target = _to_moments(painter.measure(frame))
+    moments = target if moments is None else _approach(moments, target)
+    age += 1
+    yield index, [frame], _from_moments(moments), cut
+
+
+@jax.jit
+def _approach(moments: Measured, target: Measured) -> Measured:
+  return jax.tree.map(lambda a, b: a + PACE * (b - a), moments, target)
+
+
+def _by_frame(frames: Iterable[ArrayLike], painter: _Painter, first: int) -> Iterator[Any]:
+  cuts = Cuts()
+  for index, frame in enumerate(_checked(frames)):
+    cut = cuts.at(frame)
+    if index >= first:
+      yield index, [frame], None, cut
+
+
+_GROUPS = {"shot": _by_shot, "running": _by_running, "frame": _by_frame}
+
+
+def _checked(frames: Iterable[ArrayLike]) -> Iterator[np.ndarray]:
+  expected = None
+  for index, given in enumerate(frames):
+    frame = np.asarray(check_pictures(f"frames[{index}]", given))
+    if frame.ndim != 3:
+      raise ValueError(f"frames[{index}]: expected one picture [h, w, 3], got {list(frame.shape)}")
+    if expected is None:
+      expected = frame.shape, frame.dtype
+    if (frame.shape, frame.dtype) != expected:
+      raise ValueError(
+        f"frames[{index}]: expected the shape and type of the first frame, {list(expected[0])} "
+        f"{expected[1]}, got {list(frame.shape)} {frame.dtype}"
+      )
+    yield frame

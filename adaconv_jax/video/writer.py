@@ -1,0 +1,305 @@
+"""Writes videos: stylized pictures with the time stamps, the tags and the sound of the original.
+
+Encoded pictures are also kept in a log beside the output, so that a run that was stopped, by Ctrl-C
+or by a power cut, goes on where it was: `Log`.
+"""
+
+import contextlib
+import json
+import os
+import struct
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from adaconv_jax.files import Json, naming, printable, replacing
+from adaconv_jax.video.reader import (
+  Video,
+  VideoError,
+  check_on_disk,
+  ffmpeg_name,
+  import_av,
+)
+
+SUFFIXES = (".mp4", ".mov", ".mkv", ".webm")
+CODEC, CRF = "h264", 18
+# Frames from one key frame to the next, at most: as many are lost by a power cut.
+GROUP = 60
+# Encoders by the names of --codec.
+CODECS = {
+  "h264": "libx264",
+  "hevc": "libx265",
+  "vp9": "libvpx-vp9",
+  "av1": "libsvtav1",
+}
+_QUALITY = {"libvpx-vp9": {"b": "0"}, "libx265": {"x265-params": "log-level=error"}}
+
+
+class Packet(NamedTuple):
+  """An encoded picture; times in the video's time base."""
+
+  pts: int
+  dts: int
+  duration: int
+  is_key: bool
+  data: bytes
+
+
+class Log:
+  """Encoded pictures on disk, readable up to where writing stopped.
+
+  A line of JSON, which says what they are pictures of, then the packets in the encoder's order,
+  each after its times and size.
+  """
+
+  _HEADER = struct.Struct("<qqqBI")
+
+  def __init__(self, path: Path, about: Json):
+    self.path = path
+    self.about = about
+    self._file = None
+
+  def read(self) -> list[Packet]:
+    """Returns what can be continued: whole groups of pictures, or everything after `finish`.
+
+    Raises:
+      VideoError: the log is of something else.
+      OSError: there is none, or it is not readable.
+    """
+    with self.path.open("rb") as file:
+      try:
+        about = json.loads(file.readline(2**16))
+      except ValueError:
+        about = None
+      if about != self.about:
+        raise VideoError(
+          f"{printable(self.path)}: expected what was begun with the same input, styles and "
+          "options; give these again, or leave out --resume to start anew"
+        )
+      packets, complete = [], False
+      while len(header := file.read(self._HEADER.size)) == self._HEADER.size:
+        pts, dts, duration, is_key, size = self._HEADER.unpack(header)
+        data = file.read(size)
+        if len(data) < size:
+          break
+        complete = not size  # an empty packet is the mark of `finish`
+        if size:
+          packets.append(Packet(pts, dts, duration, bool(is_key), data))
+    if (
+      not complete
+    ):  # later pictures of the last group may be missing, although they are shown first
+      while packets and not packets.pop().is_key:
+        pass
+    return packets
+
+  def start(self, packets: list[Packet]) -> None:
+    """Writes the log anew, with these packets; until all are written, the earlier one is kept."""
+    with replacing(self.path) as temporary:
+      self._file = temporary.open("wb")
+      self._file.write(json.dumps(self.about).encode() + b"\n")
+      for packet in packets:
+        self.append(packet)
+      self._file.close()
+    self._file = self.path.open("ab")
+
+  def append(self, packet: Packet) -> None:
+    """Adds a packet."""
+    assert self._file is not None
+    header = (packet.pts, packet.dts, packet.duration, packet.is_key, len(packet.data))
+    with naming(self.path):
+      self._file.write(self._HEADER.pack(*header) + packet.data)
+      if packet.is_key:
+        self._file.flush()
+
+  def finish(self) -> None:
+    """Marks that the encoder was emptied, and closes the file."""
+    self.append(Packet(0, 0, 0, False, b""))
+    self.close()
+
+  def close(self) -> None:
+    """Closes the file."""
+    if self._file is not None:
+      with naming(self.path):
+        self._file.close()
+
+  def remove(self) -> None:
+    """Deletes the log, whose video is whole."""
+    self.close()
+    self.path.unlink(missing_ok=True)
+
+
+class Writer:
+  """Encodes pictures and copies the sound; from `write_video`."""
+
+  def __init__(self, container: Any, stream: Any, source: Video, log: Log, sound: "Sound"):
+    self._container, self._stream, self._source = container, stream, source
+    self._log, self._sound = log, sound
+    self._last_dts: int | None = None
+
+  def write(self, picture: np.ndarray, pts: int, duration: int) -> None:
+    """Encodes the upright picture `[h, w, 3]`, uint8, that is shown at `pts`."""
+    av, color = import_av(), self._source.color
+    stored = np.rot90(picture, -self._source.rotation // 90)
+    # 4:2:0 has one color for 2 x 2 pixels.
+    below, right = (side % 2 for side in stored.shape[:2])
+    stored = np.pad(stored, ((0, below), (0, right), (0, 0)), mode="edge")
+    rgb = av.VideoFrame.from_ndarray(np.ascontiguousarray(stored), "rgb24")
+    frame = rgb.reformat(
+      format="yuv420p",
+      dst_colorspace=color.matrix,
+      interpolation=av.video.reformatter.Interpolation["BICUBIC"] | 0x2000 | 0x40000,
+      src_color_range=2,
+      dst_color_range=2 if color.full_range else 1,
+    )
+    frame.pts, frame.duration, frame.time_base = pts, duration, self._source.time_base
+    frame.colorspace, frame.color_range = color.matrix_tag, color.range_tag
+    frame.color_primaries, frame.color_trc = color.primaries_tag, color.transfer_tag
+    self._mux(self._stream.encode(frame))
+
+  def copy(self, packet: Packet) -> None:
+    """Writes a picture that was encoded before."""
+    av = import_av()
+    copied = av.Packet(packet.data)
+    copied.pts, copied.dts, copied.duration = packet.pts, packet.dts, packet.duration
+    copied.time_base, copied.is_keyframe = self._source.time_base, packet.is_key
+    self._put(copied)
+
+  def finish(self, *, all_sound: bool) -> None:
+    """Empties the encoder; `all_sound` also copies what sounds after the last picture."""
+    self._mux(self._stream.encode(None))
+    self._log.finish()
+    if all_sound:
+      self._sound.copy_until(None)
+
+  def _mux(self, packets: list[Any]) -> None:
+    base = self._source.time_base
+    for packet in packets:
+      scale = packet.time_base / base
+      pts, dts = (round(time * scale) for time in (packet.pts, packet.dts))
+      # After a resume, an encoder begins again with times before its first picture.
+      if self._last_dts is not None and dts <= self._last_dts:
+        dts = min(self._last_dts + 1, pts)
+      packet.pts, packet.dts, packet.time_base = pts, dts, base
+      duration = round((packet.duration or 0) * scale)
+      self._log.append(Packet(pts, dts, duration, packet.is_keyframe, bytes(packet)))
+      self._put(packet)
+
+  def _put(self, packet: Any) -> None:
+    self._last_dts = packet.dts
+    self._sound.copy_until(packet.dts * self._source.time_base)
+    packet.stream = self._stream
+    self._container.mux(packet)
+
+
+class Sound:
+  """Copies sound tracks, packet by packet, as they are."""
+
+  def __init__(self, output: Any, source: Path | None):
+    self._input, self._output, self._next = None, output, None
+    if source is None:
+      return
+    self._input = import_av().open(ffmpeg_name(source))
+    tracks = list(self._input.streams.audio)
+    self._tracks = {s.index: output.add_stream_from_template(s) for s in tracks}
+    self._packets: Iterator[Any] = self._input.demux(tracks)
+    self._next = self._read()
+
+  def copy_until(self, time: Fraction | None) -> None:
+    """Copies what begins before `time`, in seconds; None: the rest."""
+    while self._next is not None:
+      packet = self._next
+      if time is not None and packet.dts * packet.time_base > time:
+        return
+      packet.stream = self._tracks[packet.stream.index]
+      self._output.mux(packet)
+      self._next = self._read()
+
+  def close(self) -> None:
+    """Closes the input."""
+    if self._input is not None:
+      self._input.close()
+
+  def _read(self) -> Any | None:
+    try:
+      return next((p for p in self._packets if p.dts is not None), None)
+    except import_av().error.FFmpegError:  # a file that is cut off
+      return None
+
+
+def check_output(path: str | os.PathLike[str], codec: str = CODEC) -> Path:
+  """Returns the path, if a video can be written there.
+
+  Raises:
+    VideoError: the name has another suffix, or the codec is not known.
+  """
+  path = check_on_disk(path)
+  if path.suffix.lower() not in SUFFIXES:
+    raise VideoError(
+      f"--output: expected a name that ends in {', '.join(SUFFIXES)}, got {printable(path)}"
+    )
+  if codec not in CODECS:
+    raise VideoError(f"--codec: expected one of {', '.join(CODECS)}, got {codec!r}")
+  if path.suffix.lower() == ".webm" and codec not in ("vp9", "av1"):
+    raise VideoError(f"--codec: expected vp9 or av1 for {printable(path.name)}, got {codec!r}")
+  return path
+
+
+@contextlib.contextmanager
+def write_video(
+  path: Path, source: Video, log: Log, *, codec: str = CODEC, crf: int = CRF
+) -> Iterator[Writer]:
+  """Opens a video for writing, which gets its name when the block ends.
+
+  Args:
+    path: from `check_output`.
+    source: the video whose frame rate, time stamps, rotation, colors and sound it gets.
+    log: where encoded pictures are kept, too.
+    codec: one of `CODECS`.
+    crf: constant quality, as the encoder counts it: lower is better and larger.
+
+  Raises:
+    VideoError: the container cannot hold the sound track, or FFmpeg lacks the encoder.
+  """
+  av = import_av()
+  with replacing(path) as temporary, contextlib.ExitStack() as stack:
+    options = {"movflags": "faststart"} if path.suffix.lower() in (".mp4", ".mov") else {}
+    container = stack.enter_context(av.open(ffmpeg_name(temporary), "w", container_options=options))
+    encoder = CODECS[codec]
+    turned = source.rotation in (90, 270)
+    width, height = (source.height, source.width) if turned else (source.width, source.height)
+    try:
+      stream = container.add_stream(encoder, rate=source.rate)
+    except (av.error.FFmpegError, ValueError) as error:
+      raise VideoError(f"--codec: this FFmpeg has no encoder {encoder}") from error
+    stream.width, stream.height = width + width % 2, height + height % 2
+    if (width, height) != (stream.width, stream.height):
+      source.note(
+        f"{codec} with 4:2:0 needs even sizes, so the last row or column is repeated: "
+        f"{stream.width} x {stream.height}"
+      )
+    stream.pix_fmt = "yuv420p"
+    context = stream.codec_context
+    context.time_base = stream.time_base = source.time_base
+    context.sample_aspect_ratio = source.aspect
+    color = source.color
+    context.colorspace, context.color_range = color.matrix_tag, color.range_tag
+    context.color_primaries, context.color_trc = color.primaries_tag, color.transfer_tag
+    context.gop_size = GROUP
+    stream.options = {"crf": str(crf)} | _QUALITY.get(encoder, {})
+    if source.rotation:
+      stream.set_display_rotation(source.rotation)
+    try:
+      sound = Sound(container, source.path if source.has_sound else None)
+      stack.callback(sound.close)
+      container.start_encoding()
+    except OSError:  # of FFmpeg, too, such as a full disk
+      raise
+    except (av.error.FFmpegError, ValueError) as error:
+      raise VideoError(
+        f"{printable(path)}: {path.suffix} cannot hold the sound track of {printable(source.path)} "
+        f"as it is ({error}); .mkv holds any, and --no-sound leaves it out"
+      ) from error
+    yield Writer(container, stream, source, log, sound)

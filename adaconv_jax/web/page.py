@@ -1,0 +1,507 @@
+"""The page itself: its controls, and what they call. Needs Gradio.
+
+Import it after `quiet_environment`: Gradio reads its settings when it is imported.
+"""
+
+# Without Gradio, the type checker knows one base of the components only.
+# pyright: reportCallIssue=false
+
+import html
+import tempfile
+import traceback
+from collections import OrderedDict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gradio as gr  # pyright: ignore[reportMissingImports]
+from gradio import component_meta, themes  # pyright: ignore[reportMissingImports]
+from gradio.components.image_editor import AcceptBlobs  # pyright: ignore[reportMissingImports]
+from PIL import Image
+from starlette.middleware import Middleware  # pyright: ignore[reportMissingImports]
+
+from adaconv_jax import images
+from adaconv_jax.ops.color import COLORS
+from adaconv_jax.web import work
+from adaconv_jax.web.head import NoCards
+from adaconv_jax.web.work import Made, Refused, Studio, Wish
+
+# Requests that may wait; one is rendered at a time.
+QUEUE = 12
+# Paintings of brushes that are kept, and the largest of one in bytes.
+BRUSHES, BRUSH_BYTES = 64, 8 * 2**20
+FIRST_CONTENT, FIRST_STYLE = "cat", "night"
+NONE = "none"
+EVERYWHERE, PAINTED, UNPAINTED = "everywhere", "where I paint", "where I do not paint"
+SIZE_NAMES = {"512": "512", "1024": "1024", "2048": "2048", "full": "full size"}
+COLOR_NAMES = dict(
+  zip(COLORS, ("the style's", "the picture's", "the style's, matched"), strict=True)
+)
+THUMBNAIL = 160
+
+# For every class of a component, Gradio would write a stub file beside this one.
+_write_stub = component_meta.create_or_modify_pyi
+component_meta.create_or_modify_pyi = lambda *arguments: None
+
+
+class _FromHere:
+  """A component whose files were uploaded: no request can make the server fetch one."""
+
+  async def async_move_resource_to_block_cache(self, url_or_file_path: Any) -> str | None:
+    """Refuses addresses; see the base class."""
+    if "://" in str(url_or_file_path or ""):
+      raise gr.Error("Upload a file; addresses are not fetched.", print_exception=False)
+    return await super().async_move_resource_to_block_cache(url_or_file_path)  # pyright: ignore
+
+
+class Upload(_FromHere, gr.Image):
+  """An upload that stays a file: the package decodes it, with its own limits and messages."""
+
+  def preprocess(self, payload: Any) -> str | None:
+    """Returns the path."""
+    if payload is None or not payload.path or (payload.url or "").startswith("data:"):
+      return None
+    return payload.path
+
+  def get_block_name(self) -> str:
+    """Returns the name of the part of the page that shows it."""
+    return "image"
+
+
+class Brush(_FromHere, gr.ImageEditor):
+  """The editor of which only what was painted is used, as it was sent."""
+
+  def preprocess(self, payload: Any) -> bytes | None:
+    """Returns the file of the first layer."""
+    if payload is not None and payload.id is not None:
+      payload = self.blob_storage.get(payload.id)
+    layer = payload.layers[0] if payload is not None and payload.layers else None
+    if layer is None or isinstance(layer, bytes):
+      return layer
+    return images.read_file(layer.path, name="The brush")
+
+  def accept_blobs(self, data: AcceptBlobs) -> Any:
+    """Keeps a part of what was painted, if it is small."""
+    if len(str(data.data.get("index"))) > 2:  # the list of layers grows to it
+      raise gr.Error("There are too many layers.", print_exception=False)
+    for _, file in data.files:
+      if len(file) > BRUSH_BYTES:
+        raise gr.Error("The painting is too large.", print_exception=False)
+    return super().accept_blobs(data)
+
+  accept_blobs._is_server_fn = True  # pyright: ignore
+
+  def get_block_name(self) -> str:
+    """Returns the name of the part of the page that shows it."""
+    return "imageeditor"
+
+
+component_meta.create_or_modify_pyi = _write_stub
+
+
+class _Bounded(OrderedDict):
+  """Forgets the oldest entries."""
+
+  def __setitem__(self, key: Any, value: Any) -> None:
+    super().__setitem__(key, value)
+    while len(self) > BRUSHES:
+      self.popitem(last=False)
+
+
+def build(studio: Studio, folder: Path, *, model: str, detail: float, shared: bool) -> gr.Blocks:
+  """Builds the page.
+
+  Args:
+    studio: makes the pictures.
+    folder: where results go; Gradio's folder of temporary files.
+    model: the one that is chosen at first.
+    detail: the same for detail.
+    shared: whether the page is reached through Gradio's servers, which it then says.
+  """
+  contents, styles = work.examples("content"), work.examples("style")
+  where = (
+    "This page is reached through Gradio's servers, which see the pictures."
+    if shared
+    else "Pictures stay on the computer that runs this page, and are deleted after an hour."
+  )
+  with gr.Blocks(title="adaconv", analytics_enabled=False) as page:
+    gr.HTML(
+      f"<h1>adaconv</h1><p>A picture in the style of another. {where}</p>", elem_classes="head"
+    )
+    with gr.Row(elem_id="columns"):
+      with gr.Column(scale=5, min_width=320):
+        upload = Upload(
+          label="Your picture",
+          sources=["upload", "webcam", "clipboard"],
+          type="filepath",
+          height=220,
+          buttons=[],
+          elem_id="upload",
+        )
+        content = gr.Radio(
+          list(contents),
+          value=FIRST_CONTENT,
+          label="Or an example",
+          elem_id="contents",
+          elem_classes="tiles",
+        )
+        style = gr.Radio(
+          list(styles), value=FIRST_STYLE, label="Style", elem_id="styles", elem_classes="tiles"
+        )
+        with gr.Accordion("A style of your own", open=False):
+          own_style = Upload(
+            label="Your style",
+            sources=["upload", "clipboard"],
+            type="filepath",
+            height=160,
+            buttons=[],
+            elem_id="own-style",
+          )
+        with gr.Row(elem_id="sliders"):
+          alpha = gr.Slider(0, 1, 1, step=0.05, label="Strength", info="0 is the picture itself.")
+          details = gr.Slider(
+            0, 1, detail, step=0.05, label="Detail", info="Keeps faces and lettering."
+          )
+        with gr.Accordion("Mix in a second style", open=False):
+          second = gr.Radio(
+            [NONE, *styles], value=NONE, label="Second style", elem_id="seconds",
+            elem_classes="tiles",
+          )  # fmt: skip
+          own_second = Upload(
+            label="Or your own",
+            sources=["upload", "clipboard"],
+            type="filepath",
+            height=140,
+            buttons=[],
+            elem_id="own-second",
+          )
+          share = gr.Slider(0, 1, 0.5, step=0.05, label="Share of the second style")
+        with gr.Accordion("Colors, strokes, size and model", open=False):
+          color = gr.Radio(
+            [(text, name) for name, text in COLOR_NAMES.items()], value=COLORS[0], label="Colors"
+          )
+          strokes = gr.Slider(
+            0.25, 4, 1, step=0.25, label="Strokes",
+            info="2: twice as coarse. Below 1 they are finer, and take longer.",
+          )  # fmt: skip
+          size = gr.Radio(
+            [(SIZE_NAMES[name], name) for name in work.SIZES], value="512", label="Size",
+            info="Pixels of the shorter side, at most. Strokes stay the same.",
+          )  # fmt: skip
+          name = gr.Radio(list(studio.models), value=model, label="Model")
+        with gr.Accordion("Brush: where the style applies", open=False) as brush_part:
+          region = gr.Radio(
+            [EVERYWHERE, PAINTED, UNPAINTED], value=EVERYWHERE, label="The style applies"
+          )
+          brush = Brush(
+            label="Paint on the picture",
+            type="filepath",
+            sources=(),
+            transforms=(),
+            layers=False,
+            brush=gr.Brush(default_size=40, colors=["#e5484d"], color_mode="fixed"),
+            eraser=gr.Eraser(default_size=40),
+            buttons=[],
+            height=420,
+            elem_id="brush",
+          )
+          brush.blob_storage = _Bounded()
+      with gr.Column(scale=6, min_width=320, elem_id="right"):
+        button = gr.Button("Stylize", variant="primary", size="lg", elem_id="go")
+        status = gr.HTML(_status("Choose a picture and a style, then press Stylize."))
+        result = gr.HTML(_empty(), elem_id="result")
+        with gr.Row():
+          png = gr.DownloadButton("Download PNG", interactive=False, elem_id="png")
+          jpeg = gr.DownloadButton("Download JPEG", interactive=False, elem_id="jpeg")
+
+    def chosen(example: str | None, path: str | None) -> Path:
+      if path is not None:
+        return Path(path)
+      if example not in contents:
+        raise Refused("Choose a picture first: upload one, or take an example.")
+      return contents[example]
+
+    def paint(*values: Any) -> Iterator[Any]:
+      (example, path, style_name, style_path, second_name, second_path, part, *rest) = values
+      mix, strength, fine, colors, coarse, pixels, which, area, layer = part, *rest
+      try:
+        wish = Wish(
+          content=chosen(example, path),
+          style=Path(style_path) if style_path else styles[style_name or FIRST_STYLE],
+          model=which,
+          second=Path(second_path) if second_path else styles.get(second_name),
+          share=mix,
+          alpha=strength,
+          detail=fine,
+          color=colors,
+          strokes=coarse,
+          size=work.SIZES[pixels],
+          brush=_mask(area, layer),
+        )
+        for step in studio.render(wish):
+          if isinstance(step, str):
+            yield _status(step, busy=True), *[gr.skip()] * 3
+          else:
+            yield _status("Writing the files to download.", busy=True), *[gr.skip()] * 3
+            of = Path(path).stem if path else example
+            by = Path(style_path).stem if style_path else style_name
+            yield _shown(step, folder, str(of), str(by))
+      except Exception as error:
+        yield _status(_reason(error), failed=True), *[gr.skip()] * 3
+
+    button.click(
+      paint,
+      [
+        content, upload, style, own_style, second, own_second, share, alpha, details, color,
+        strokes, size, name, region, brush,
+      ],
+      [status, result, png, jpeg],
+      concurrency_limit=1,
+      show_progress="minimal",
+      show_progress_on=[result],
+      api_visibility="private",
+    )  # fmt: skip
+
+    def took(default: str, path: str | None) -> tuple[Any, Any, Any]:
+      """An upload: the example is not chosen any more, or is again if it cannot be used."""
+      if path is None:
+        return default, gr.skip(), gr.skip()
+      try:
+        work.check_upload(Path(path), name=Path(path).name)
+      except Exception as error:
+        return default, None, _status(_reason(error), failed=True)
+      return None, gr.skip(), _status("Ready.")
+
+    for own, tiles, default in (
+      (upload, content, FIRST_CONTENT),
+      (own_style, style, FIRST_STYLE),
+      (own_second, second, NONE),
+    ):
+
+      def check(path: str | None, default: str = default) -> tuple[Any, Any, Any]:
+        return took(default, path)
+
+      settings: Any = {"show_progress": "hidden", "api_visibility": "private"}
+      for event in (own.input, own.clear):
+        event(check, own, [tiles, own, status], concurrency_limit=2, **settings)
+      tiles.input(lambda: None, None, own, **settings)
+
+    def ground(example: str | None, path: str | None, loaded: Any, is_open: bool) -> Any:
+      """What the brush paints on, and of which picture it is; another one takes its painting."""
+      key = path or example
+      if loaded == key:
+        return gr.skip(), key
+      if not is_open:
+        return None, None
+      try:
+        picture = work.check_upload(chosen(example, path), name="Your picture")
+      except Exception:  # which the upload has reported
+        return None, None
+      with tempfile.NamedTemporaryFile(dir=folder, suffix=".jpg", delete=False) as file:
+        picture.save(file, "JPEG", quality=85)
+      return {"background": file.name, "layers": [], "composite": None}, key
+
+    def opened(example: str | None, path: str | None, before: Any) -> Any:
+      return True, *ground(example, path, before, True)
+
+    is_open, loaded = gr.State(False), gr.State(None)
+    given, shown = [content, upload, loaded], [brush, loaded]
+    brush_part.expand(opened, given, [is_open, *shown], **settings)
+    brush_part.collapse(lambda: False, None, is_open, **settings)
+    for part in (content, upload):
+      part.change(ground, [*given, is_open], shown, **settings)
+
+  page.queue(max_size=QUEUE, api_open=False)
+  return page
+
+
+def first_wish(model: str, detail: float) -> Wish:
+  """Returns what the page asks for if nothing is changed; the arguments are those of `build`."""
+  contents, styles = work.examples("content"), work.examples("style")
+  return Wish(contents[FIRST_CONTENT], styles[FIRST_STYLE], model, detail=detail)
+
+
+def launch(page: gr.Blocks, *, host: str, port: int, share: bool) -> str | None:
+  """Serves the page in threads of its own; returns the public address, with `share`.
+
+  Raises:
+    OSError: the port is in use.
+    RuntimeError: there is no public address.
+  """
+  font: Any = ["system-ui", "sans-serif"]
+  _, _, public = page.launch(
+    server_name=host,
+    server_port=port,
+    share=share,
+    quiet=True,
+    prevent_thread_lock=True,
+    show_error=True,
+    max_file_size=work.MAX_UPLOAD_BYTES,
+    footer_links=[],
+    run_history=False,
+    enable_monitoring=False,
+    mcp_server=False,
+    ssr_mode=False,
+    pwa=False,
+    state_session_capacity=100,
+    theme=themes.Default(
+      primary_hue="indigo",
+      neutral_hue="slate",
+      font=font,
+      font_mono=["ui-monospace", "monospace"],
+    ),
+    css=_css(),
+    js=NAMES,
+    app_kwargs={"openapi_url": None, "middleware": [Middleware(NoCards)]},
+  )
+  return public
+
+
+def _mask(area: str, layer: bytes | None) -> Image.Image | None:
+  """Returns where the style applies; None: everywhere.
+
+  Raises:
+    Refused: nothing is painted where something has to be.
+  """
+  if area == EVERYWHERE:
+    return None
+  mask = None if layer is None else work.painted_mask(layer)
+  if mask is None:
+    raise Refused(f"Nothing is painted yet: paint on the picture, or choose “{EVERYWHERE}”.")
+  return mask if area == PAINTED else mask.point(lambda value: 255 - value)
+
+
+def _shown(made: Made, folder: Path, content: str, style: str) -> tuple[Any, ...]:
+  """Writes a result, and returns what the page shows of it."""
+  height, width = made.after.shape[:2]
+  paths = work.save(folder, f"{content}--{style}", made.after)
+  before, after = (
+    work.data_uri(work.small(Image.fromarray(picture), work.PREVIEW))
+    for picture in (made.before, made.after)
+  )
+  once = "; later pictures of this size are faster" if made.compiled else ""
+  return (
+    _status(f"Done in {made.seconds:.1f} s: {width} x {height} pixels{once}."),
+    _compare(
+      before,
+      after,
+      f"Before: {content}",
+      f"After: {content} in the style of {style}",
+      width / height,
+    ),
+    gr.update(value=str(paths[".png"]), interactive=True),
+    gr.update(value=str(paths[".jpg"]), interactive=True),
+  )
+
+
+def _status(text: str, *, busy: bool = False, failed: bool = False) -> str:
+  kind = "failed" if failed else "busy" if busy else "idle"
+  return f'<p class="status {kind}" role="status" aria-live="polite">{html.escape(text)}</p>'
+
+
+def _empty() -> str:
+  return '<div class="empty">The result will be here.</div>'
+
+
+def _compare(before: str, after: str, of_before: str, of_after: str, ratio: float) -> str:
+  """Returns two pictures of one size, one on the other, with a slider between them."""
+  move = "this.parentNode.style.setProperty('--at', this.value + '%')"
+  return (
+    f'<div class="compare" style="--at: 50%; --ratio: {ratio:.4f}">'
+    f'<div class="pair"><img src="{after}" alt="{html.escape(of_after)}">'
+    f'<img class="before" src="{before}" alt="{html.escape(of_before)}"><i></i></div>'
+    f'<input type="range" min="0" max="100" value="50" step="1" oninput="{move}" '
+    f'aria-label="How much of the picture before is shown, in percent">'
+    f'<p class="ends" aria-hidden="true"><span>before</span><span>after</span></p></div>'
+  )
+
+
+def _reason(error: Exception) -> str:
+  """Returns what went wrong, for the page's reader."""
+  if isinstance(error, ValueError):  # also ImageError and Refused
+    return str(error)
+  if isinstance(error, FileNotFoundError):
+    return "The picture was deleted in the meantime; upload it again."
+  if isinstance(error, OSError):
+    return error.strerror or "A file cannot be read or written."
+  if isinstance(error, MemoryError):
+    return "There is not enough memory for this picture; scale it down first."
+  traceback.print_exception(error)
+  return "This is an error of the page itself; the terminal that runs it shows which."
+
+
+def _css() -> str:
+  tiles = []
+  for role in ("content", "style"):
+    for name, path in work.examples(role).items():
+      picture = images.decode(images.read_file(path), name=str(path), at_least=THUMBNAIL)
+      uri = work.data_uri(work.small(picture, THUMBNAIL), quality=80)
+      tiles.append(
+        f'.tiles label:has(input[value="{name}"])::before {{ background-image: url({uri}); }}'
+      )
+  return "\n".join([CSS, *tiles])
+
+
+# Gradio names neither its groups, nor uploads, nor the brush's canvas for screen readers.
+NAMES = """() => {
+  const name = () => {
+    for (const group of document.querySelectorAll("fieldset:not([aria-label])"))
+      group.ariaLabel = group.querySelector("[data-testid=block-info]")?.innerText ?? "";
+    for (const picture of document.querySelectorAll("#upload img, #own-style img, #own-second img"))
+      picture.alt ||= picture.closest("#upload") ? "Your picture" : "Your style";
+    for (const canvas of document.querySelectorAll("#brush canvas:not([aria-label])")) {
+      canvas.role = "img";
+      canvas.ariaLabel = "The picture to paint on, with a pointer";
+    }
+  };
+  new MutationObserver(name).observe(document.body, { childList: true, subtree: true });
+  name();
+}"""
+
+CSS = """
+.gradio-container { max-width: 1240px !important; overflow: visible !important; }
+.head h1 { font-size: 1.6rem; margin: 0 0 .2rem; }
+.head p { margin: 0; color: var(--body-text-color-subdued); }
+.tiles .wrap { display: grid; grid-template-columns: repeat(4, 1fr); gap: 6px; }
+.tiles label { display: flex; flex-direction: column; align-items: stretch; gap: 2px;
+  padding: 4px; position: relative; cursor: pointer; min-width: 0; }
+.tiles label::before { content: ""; display: block; width: 100%; aspect-ratio: 3 / 2;
+  border-radius: 4px; background: var(--background-fill-secondary) center / cover; }
+.tiles label input { position: absolute; opacity: 0; width: 100%; height: 100%; inset: 0;
+  margin: 0; cursor: pointer; }
+.tiles label span { margin: 0; font-size: .75rem; text-align: center; overflow: hidden;
+  text-overflow: ellipsis; }
+.tiles label:has(input:checked) { outline: 3px solid var(--color-accent); outline-offset: -1px; }
+.tiles label:has(input:focus-visible) { box-shadow: 0 0 0 4px var(--color-accent-soft);
+  outline: 3px solid var(--color-accent); outline-offset: 1px; }
+button:focus-visible, input[type=range]:focus-visible, .compare input:focus-visible {
+  outline: 3px solid var(--color-accent) !important; outline-offset: 2px; }
+#right .block, #right .html-container { padding: 0; }
+#right { position: sticky; top: 12px; align-self: flex-start; }
+.status { margin: 0; padding: 10px 12px; border-radius: 8px;
+  border: 1px solid var(--border-color-primary); background: var(--background-fill-secondary); }
+.status.busy { border-color: var(--color-accent); }
+.status.failed { border-color: #c62a2f; background: #ffefef; color: #7d1a1d; }
+.dark .status.failed { background: #3c181a; color: #ffd1d1; }
+.empty { display: grid; place-items: center; min-height: 260px; border-radius: 8px;
+  border: 1px dashed var(--border-color-primary); color: var(--body-text-color-subdued); }
+.compare { width: min(100%, calc(70vh * var(--ratio))); margin: 0 auto; }
+.compare .pair { position: relative; line-height: 0; }
+.compare img { width: 100%; border-radius: 8px; display: block; }
+.compare img.before { position: absolute; inset: 0; width: 100%; height: 100%;
+  clip-path: inset(0 calc(100% - var(--at)) 0 0); }
+.compare i { position: absolute; top: 0; bottom: 0; left: var(--at); width: 2px;
+  margin-left: -1px; background: #fff; box-shadow: 0 0 3px #000; pointer-events: none; }
+.compare input { width: 100%; margin: 10px 0 0; accent-color: var(--color-accent); height: 28px; }
+.compare .ends { display: flex; justify-content: space-between; margin: 0; font-size: .8rem;
+  color: var(--body-text-color-subdued); }
+footer { display: none !important; }
+@media (max-width: 700px) {
+  #right { position: static; }
+  .gradio-container { padding: 8px !important; }
+  #sliders { flex-direction: column; }
+  #sliders > * { width: 100%; }
+  .tiles label { padding: 3px 1px; }
+  .tiles label span { font-size: .64rem; }
+}
+"""

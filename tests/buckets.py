@@ -1,0 +1,170 @@
+"""A Cloud Storage emulator on this machine, with requests that can be counted and made to fail."""
+
+import contextlib
+import json
+import os
+import re
+import time
+import urllib.parse
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+# The emulator has no such interface, for which gcsfs would look for credentials at every request.
+# It is read when gcsfs is imported.
+os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+
+BUCKET = "runs"
+
+
+class Bucket:
+  """A bucket of the emulator.
+
+  Attributes:
+    url: the emulator's address.
+    requests: method and path of every request.
+    fault: called with method and path before each request; a status that it returns is the answer.
+  """
+
+  def __init__(self, url: str):
+    self.url = url
+    self.requests: list[tuple[str, str]] = []
+    self.fault: Callable[[str, str], int | None] = lambda method, path: None
+
+  @property
+  def environment(self) -> dict[str, str]:
+    """What clients need to find it."""
+    return {
+      "STORAGE_EMULATOR_HOST": self.url,
+      "TENSORSTORE_GCS_HTTP_URL": self.url,
+      "CLOUD_STORAGE_EMULATOR_ENDPOINT": self.url,  # array_record's reader
+      "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",
+      "NO_PROXY": "127.0.0.1",
+      "no_proxy": "127.0.0.1",
+    }
+
+  @contextlib.contextmanager
+  def failing(self, status: int, *, seconds: float = 1e9, only: str = "") -> Iterator[None]:
+    """Answers with `status` for some seconds, where method and path contain `only`."""
+    until = time.monotonic() + seconds
+    self.fault = lambda method, path: (
+      status if time.monotonic() < until and only in f"{method} {path}" else None
+    )
+    try:
+      yield
+    finally:
+      self.fault = lambda method, path: None
+
+
+@contextlib.contextmanager
+def emulator() -> Iterator[Bucket]:
+  """Starts the emulator with the empty bucket `BUCKET`, in memory."""
+  server_module: Any = pytest.importorskip(
+    "gcp_storage_emulator.server", reason="needs gcp-storage-emulator"
+  )
+  pytest.importorskip("gcsfs", reason="needs gcsfs")
+  bucket = Bucket("")
+
+  class Router(server_module.Router):
+    def handle(self, method):
+      handler = self._request_handler
+      bucket.requests.append((method, handler.path))
+      status = bucket.fault(method, handler.path)
+      # A client that was killed, or does not want the rest.
+      with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        if status is not None:
+          return self._refuse(status)
+        self._spell_out_range()
+        return super().handle(method)
+      return None
+
+    def _refuse(self, status):
+      handler = self._request_handler
+      handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
+      answer = json.dumps({"error": {"code": status, "message": "made to fail"}}).encode()
+      handler.send_response(status)
+      handler.send_header("Content-Length", str(len(answer)))
+      handler.end_headers()
+      handler.wfile.write(answer)
+
+    def _spell_out_range(self):
+      """The emulator does not know "the last n bytes", which array_record asks for."""
+      handler = self._request_handler
+      asked = re.fullmatch(r"bytes=-(\d+)", handler.headers.get("Range") or "")
+      place = re.search(r"/b/([^/]+)/o/([^?]+)", handler.path)
+      if asked and place:
+        data = handler.storage.get_file(place[1], urllib.parse.unquote(place[2]))
+        del handler.headers["Range"]
+        handler.headers["Range"] = f"bytes={max(0, len(data) - int(asked[1]))}-"
+
+  class Handler(server_module.RequestHandler):
+    def log_message(self, *_):
+      pass
+
+    def end_headers(self):
+      """The emulator leaves out the version of an object that is read.
+
+      Without it, TensorStore cannot write an index twice, which it does in large checkpoints.
+      """
+      found = re.search(r"/b/([^/]+)/o/([^/?]+)\?(?:.*&)?alt=media(?:&|$)", self.path)
+      if self.command == "GET" and found:
+        objects = self.storage.objects.get(found[1], {})
+        version = objects.get(urllib.parse.unquote(found[2]), {}).get("generation")
+        if version is not None:
+          self.send_header("x-goog-generation", version)
+      super().end_headers()
+
+  read_data = server_module._read_data
+
+  def read_upload(handler, query):
+    """The emulator takes an upload apart as e-mail, which drops a carriage return at its end."""
+    kind = handler.headers.get("Content-Type") or ""
+    boundary = re.search(r'boundary="?([^";]+)', kind)
+    if boundary is None or not kind.startswith("multipart/related"):
+      return read_data(handler, query)
+    # gcsfs ends its lines with a line feed only.
+    mark = f"--{boundary[1]}".encode()
+    raw = server_module._read_raw_data(handler)
+    _, meta, upload = raw.rpartition(b"\n" + mark)[0].split(mark, 2)
+    header, _, content = upload.partition(b"\n\n")
+    return {
+      "meta": json.loads(meta.partition(b"\n\n")[2]),
+      "content": content,
+      "content-type": header.partition(b":")[2].strip().decode(),
+    }
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(server_module, "_read_data", read_upload)
+    patch.setattr(server_module, "Router", Router)
+    patch.setattr(server_module, "RequestHandler", Handler)
+    server = server_module.create_server("127.0.0.1", 0, True, default_bucket=BUCKET)
+    server.start()
+    bucket.url = f"http://127.0.0.1:{server._api._httpd.server_port}"
+    try:
+      yield bucket
+    finally:
+      server.stop()
+
+
+@contextlib.contextmanager
+def in_environment(bucket: Bucket) -> Iterator[None]:
+  """Points this process at the emulator."""
+  import fsspec.config
+  import gcsfs  # pyright: ignore[reportMissingImports]
+  from etils.epath.backend import fsspec_backend
+
+  def forget():
+    gcsfs.GCSFileSystem.clear_instance_cache()
+    fsspec.config.conf.pop("gcs", None)
+    type(fsspec_backend)._get_filesystem.cache_clear()  # the file system of epath, and so of Orbax
+
+  before = dict(os.environ)
+  os.environ.update(bucket.environment)
+  forget()
+  try:
+    yield
+  finally:
+    os.environ.clear()
+    os.environ.update(before)
+    forget()

@@ -1,0 +1,198 @@
+"""`adaconv video`, run in this process."""
+
+import json
+import os
+import signal
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from processes import end, start, wait_until
+from small_models import small_stylizer
+from video_files import smooth_pictures, sound_packets, stamps, write_clip
+
+from adaconv_jax import images
+from adaconv_jax.cli import video as command
+from adaconv_jax.cli.video import main
+from adaconv_jax.video import open_video, stylize_frames
+from adaconv_jax.video.convert import VERSION
+
+pytest.importorskip("av", reason="videos need PyAV")
+
+
+@pytest.fixture(scope="module")
+def adain():
+  return small_stylizer("adain")
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch, adain):
+  """A clip with sound and two styles."""
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.setattr(command, "load_model", lambda model, *, vgg_weights=None: adain)
+  write_clip(tmp_path / "in.mp4", smooth_pictures(8, 32, 48), sound=True)
+  for seed, name in enumerate(("dots", "ink")):
+    images.save(f"{name}.png", np.random.default_rng(seed).random((32, 32, 3), np.float32))
+  return tmp_path
+
+
+def run(capsys, *arguments, output="out.mp4"):
+  code = main(["in.mp4", "--style", "dots.png", "--output", output, *map(str, arguments)])
+  return code, capsys.readouterr()
+
+
+def style(name="dots.png"):
+  return np.asarray(images.decode(images.read_file(name), name=name))
+
+
+def pictures_of(path):
+  return np.stack(list(open_video(path))).astype(int)
+
+
+def test_a_video_becomes_what_stylize_frames_makes_with_its_sound(folder, capsys, adain):
+  code, printed = run(capsys, "--crf", 4)
+  assert code == 0
+  assert "out.mp4: 8 frames, 48 x 32" in printed.out and "8/8" in printed.err
+  expected = np.stack(list(stylize_frames(open_video("in.mp4"), style(), model=adain)))
+  assert np.abs(pictures_of("out.mp4") - expected).mean() < 6  # 4:2:0 of noisy pictures
+  assert stamps("out.mp4") == stamps("in.mp4")
+  assert sound_packets("out.mp4") == sound_packets("in.mp4")
+  assert {path.name for path in folder.iterdir()} == {"in.mp4", "out.mp4", "dots.png", "ink.png"}
+
+
+def test_an_output_that_exists_is_kept_unless_it_may_be_replaced(folder, capsys):
+  images.save("out.png", np.zeros((8, 8, 3)))
+  os.replace("out.png", "out.mp4")
+  before = (folder / "out.mp4").read_bytes()
+  code, printed = run(capsys)
+  assert code == 2 and "out.mp4 exists; --overwrite replaces it" in printed.err
+  assert (folder / "out.mp4").read_bytes() == before
+  assert run(capsys, "--overwrite")[0] == 0
+  code, printed = run(capsys, "--overwrite", "--resume")
+  assert code == 2 and "--resume and --overwrite: expected one" in printed.err
+  assert len(pictures_of("out.mp4")) == 8
+
+
+def interrupt_after(monkeypatch, count):
+  """Ctrl-C while this frame is made."""
+  show = command._show
+
+  def stop(bar, done):
+    show(bar, done)
+    if done == count:
+      signal.raise_signal(signal.SIGINT)
+
+  monkeypatch.setattr(command, "_show", stop)
+
+
+def test_ctrl_c_leaves_a_video_that_plays_and_resume_goes_on(folder, capsys, monkeypatch):
+  assert run(capsys, "--crf", 4)[0] == 0
+  whole = pictures_of("out.mp4")
+  with monkeypatch.context() as patch:
+    interrupt_after(patch, 3)
+    code, printed = run(capsys, "--crf", 4, "--overwrite")
+  assert code == 130 and "out.mp4 has the first 3 frames" in printed.err
+  assert len(pictures_of("out.mp4")) == 3
+  code, printed = run(capsys, "--crf", 4, "--resume")
+  assert code == 0 and "8/8" in printed.err
+  assert stamps("out.mp4") == stamps("in.mp4")
+  assert sound_packets("out.mp4") == sound_packets("in.mp4")
+  assert np.abs(pictures_of("out.mp4") - whole).mean() < 3
+  assert not list(folder.glob(".*"))
+  code, printed = run(capsys, "--resume")
+  assert code == 0 and "whole already" in printed.out
+
+
+def test_resume_with_other_options_is_refused(folder, capsys, monkeypatch):
+  with monkeypatch.context() as patch:
+    interrupt_after(patch, 3)
+    run(capsys)
+  code, printed = run(capsys, "--resume", "--alpha", 0.5)
+  assert code == 1 and "same input, styles and options" in printed.err
+  assert len(pictures_of("out.mp4")) == 3
+
+
+def test_an_error_on_the_way_leaves_no_video_and_resume_goes_on(folder, capsys, monkeypatch):
+  frames = smooth_pictures(5, 16, 24)
+  (folder / "frames").mkdir()
+  for index, frame in enumerate(frames):
+    images.save(f"frames/{index}.png", frame)
+  (folder / "frames" / "3.png").write_bytes(b"no picture")
+  arguments = ["frames", "--style", "dots.png", "--output", "out.mp4", "--statistics", "frame"]
+  assert main(arguments) == 1
+  assert "3.png" in capsys.readouterr().err
+  assert not (folder / "out.mp4").exists()
+
+
+def test_styles_are_mixed_and_the_mixture_fades(folder, capsys, adain):
+  code, _ = run(capsys, "--style", "ink.png", "--mix", 0.2, 0.8, "--mix-to", "dots.png")
+  assert code == 0
+  mixed = stylize_frames(
+    open_video("in.mp4"),
+    [style(), style("ink.png")],
+    model=adain,
+    weights=[0.2, 0.8],
+    mix_to=style(),
+    count=8,
+  )
+  assert np.abs(pictures_of("out.mp4") - np.stack(list(mixed))).mean() < 10
+
+
+def test_a_folder_of_frames_has_the_rate_that_is_asked_for(folder, capsys):
+  (folder / "frames").mkdir()
+  for index, frame in enumerate(smooth_pictures(3, 16, 24)):
+    images.save(f"frames/{index}.png", frame)
+  arguments = ["frames", "--style", "dots.png", "--output", "out.mp4", "--rate", "10"]
+  assert main(arguments) == 0
+  assert stamps("out.mp4") == [Fraction(k, 10) for k in range(3)]
+
+
+def test_a_name_that_does_not_fit_the_codec_is_refused(folder, capsys):
+  code, printed = run(capsys, "--codec", "av1", output="a.gif")
+  assert code == 2 and "--output: expected a name that ends in" in printed.err
+  assert not (folder / "a.gif").exists()
+
+
+def test_ctrl_c_in_a_process_of_its_own_leaves_a_video_that_plays(tmp_path):
+  write_clip(tmp_path / "in.mp4", smooth_pictures(300, 32, 48))
+  images.save(str(tmp_path / "dots.png"), np.random.default_rng(0).random((32, 32, 3), np.float32))
+  process = start(
+    "-m", "adaconv_jax", "video", tmp_path / "in.mp4", "--style", tmp_path / "dots.png",
+    "--output", tmp_path / "out.mp4", "--model", "adain",
+  )  # fmt: skip
+  begun = tmp_path / ".out.mp4.resume"
+  wait_until(lambda: begun.exists() and begun.stat().st_size > 3000, process)
+  process.send_signal(signal.SIGINT)
+  code, output = end(process, within=60)
+  assert code == 130 and "rerun the same command with --resume" in output, output
+  assert 0 < len(pictures_of(tmp_path / "out.mp4")) < 300
+
+
+@pytest.mark.parametrize(
+  "arguments, message",
+  [
+    (["--mix", "0.5"], "--mix: expected 1 number"),
+    (["--style", "missing.png"], "missing.png"),
+    (["--rate", "25"], "rate: expected None for a file"),
+  ],
+)
+def test_wrong_arguments_are_named_and_nothing_is_made(folder, capsys, arguments, message):
+  code, printed = run(capsys, *arguments)
+  assert code == 2 and message in printed.err
+  assert not list(folder.glob("*out*"))
+
+
+def test_conversions_are_reported(folder, capsys):
+  write_clip(folder / "in.mp4", smooth_pictures(2, 33, 45), pix_fmt="yuv444p10le")
+  code, printed = run(capsys)
+  assert code == 0
+  assert "note: yuv444p10le is converted to 8 bits" in printed.err
+  assert "note: h264 with 4:2:0 needs even sizes" in printed.err
+
+
+def test_the_log_of_a_run_names_what_it_belongs_to(folder, capsys, monkeypatch):
+  with monkeypatch.context() as patch:
+    interrupt_after(patch, 2)
+    run(capsys)
+  about = json.loads((folder / ".out.mp4.resume").read_bytes().splitlines()[0])
+  assert about["version"] == VERSION and about["input"]["names"] == ["in.mp4"]

@@ -1,0 +1,255 @@
+"""Trainings, exports and pictures in a bucket, against an emulator of Cloud Storage."""
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bucket_run import CONVOLUTIONS, bucket_config
+from buckets import emulator, in_environment
+from processes import end, free_address, wait_until
+from processes import start as start_program
+from small_models import small_stylizer
+from small_runs import by_path, trained_state, write_images
+
+from adaconv_jax import images, load_model, lock, save_bundle
+from adaconv_jax.checkpoints.orbax import Checkpoints
+from adaconv_jax.checkpoints.record import newest_step
+from adaconv_jax.cli import export, pack, stylize
+from adaconv_jax.cli.train import FAILURES
+from adaconv_jax.data.packed import PackedSource
+from adaconv_jax.data.sources import open_source
+from adaconv_jax.files import expand, files_below
+from adaconv_jax.ops.conv import dispatch
+from adaconv_jax.training import loop
+
+# gcsfs uploads whole parts of large files.
+pytestmark = pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")
+
+ROOT = Path(__file__).parents[1]
+DATA = "gs://runs/data"
+
+
+@pytest.fixture(scope="module")
+def bucket(tmp_path_factory):
+  folder = tmp_path_factory.mktemp("images")
+  write_images(folder)
+  with emulator() as found, in_environment(found):
+    for path in folder.rglob("*.png"):
+      (expand(DATA) / path.relative_to(folder).as_posix()).write_bytes(path.read_bytes())
+    yield found
+
+
+def start(bucket, *args) -> subprocess.Popen:
+  # With the convolutions and the compiler of this process, because others round differently.
+  alike = {
+    CONVOLUTIONS: str(dispatch.SMALLEST_ON_CPU),
+    "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
+  }
+  return start_program("tests/bucket_run.py", *args, environment=bucket.environment | alike)
+
+
+def leaves(workdir: str, steps: int) -> dict[str, np.ndarray]:
+  return by_path(trained_state(bucket_config(DATA, steps, 2), expand(workdir)))
+
+
+def copy(source: str, target: str) -> Path:
+  for name in files_below(expand(source)):
+    (expand(target) / name).write_bytes((expand(source) / name).read_bytes())
+  return expand(target)
+
+
+@pytest.fixture(scope="module")
+def unbroken(bucket) -> str:
+  workdir = "gs://runs/unbroken"
+  assert loop.train_and_evaluate(bucket_config(DATA, 6, 2), expand(workdir)) == 6
+  return workdir
+
+
+def test_a_run_in_a_bucket_leaves_there_what_one_on_a_disk_leaves(unbroken):
+  names = set(files_below(expand(unbroken)))
+  assert {"config.json", "history.json", "metrics.jsonl", "data/style_train.json"} <= names
+  assert any(name.startswith("tensorboard/events") for name in names)
+  assert newest_step(expand(unbroken)) == 6
+  lines = (expand(unbroken) / "metrics.jsonl").read_text().splitlines()
+  assert len(lines) == 6
+  assert not (expand(unbroken) / ".lock").exists()
+  assert not Path("gs:").exists()
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_in_a_bucket_resumes_bit_for_bit(bucket, unbroken):
+  workdir = "gs://runs/killed"
+  first = start(bucket, workdir, DATA, 1000)
+  wait_until(lambda: newest_step(expand(workdir)) >= 2, first)
+  first.send_signal(signal.SIGKILL)
+  first.communicate()
+  assert (expand(workdir) / ".lock").exists()
+  newest = newest_step(expand(workdir))
+  # The lock of a dead process on this machine is taken over at once. The run ends at the first step
+  # that a fresh one in the same bucket ends at.
+  last = newest + 2
+  assert loop.train_and_evaluate(bucket_config(DATA, last, 2), expand(workdir)) == last
+  expected = "gs://runs/not-killed"
+  loop.train_and_evaluate(bucket_config(DATA, last, 2), expand(expected))
+  found, wanted = leaves(workdir, last), leaves(expected, last)
+  assert found.keys() == wanted.keys()
+  for name, leaf in found.items():
+    np.testing.assert_array_equal(leaf, wanted[name], err_msg=name)
+
+
+@pytest.mark.slow
+def test_a_checkpoint_that_was_not_finished_counts_for_nothing(bucket, unbroken):
+  workdir = copy(unbroken, "gs://runs/unfinished")
+  (workdir / "checkpoints/6/commit_success.txt").unlink()
+  assert newest_step(workdir) == 4
+  assert loop.train_and_evaluate(bucket_config(DATA, 6, 2), workdir) == 6
+  found, wanted = leaves(str(workdir), 6), leaves(unbroken, 6)
+  for name, leaf in found.items():
+    np.testing.assert_array_equal(leaf, wanted[name], err_msg=name)
+
+
+@pytest.mark.slow
+def test_a_damaged_checkpoint_in_a_bucket_is_set_aside(bucket, unbroken):
+  workdir = copy(unbroken, "gs://runs/damaged")
+  data = max(
+    (n for n, s in files_below(workdir).items() if n.startswith("checkpoints/6/params") and s),
+    key=lambda n: files_below(workdir)[n] or 0,
+  )
+  broken = bytearray((workdir / data).read_bytes())
+  broken[len(broken) // 2] ^= 4
+  (workdir / data).write_bytes(bytes(broken))
+  assert loop.train_and_evaluate(bucket_config(DATA, 6, 2), workdir) == 6
+  assert (workdir / "checkpoints" / "6.damaged" / "commit_success.txt").exists()
+  found, wanted = leaves(str(workdir), 6), leaves(unbroken, 6)
+  for name, leaf in found.items():
+    np.testing.assert_array_equal(leaf, wanted[name], err_msg=name)
+
+
+@pytest.mark.slow
+def test_a_bucket_that_is_busy_for_a_while_only_delays_a_run(bucket, unbroken):
+  workdir = "gs://runs/busy"
+  with bucket.failing(503, seconds=4):
+    assert loop.train_and_evaluate(bucket_config(DATA, 2, 2), expand(workdir)) == 2
+  assert newest_step(expand(workdir)) == 2
+
+
+def test_a_bucket_that_refuses_ends_a_run_with_one_line_before_anything_is_computed(bucket):
+  with bucket.failing(403), pytest.raises(FAILURES + (OSError,)) as refused:
+    loop.train_and_evaluate(bucket_config(DATA, 2, 2), expand("gs://runs/refused"))
+  message = str(refused.value)
+  assert message.startswith("gs://runs/refused") and "access is refused" in message
+  assert "gcloud auth application-default login" in message and "\n" not in message
+  assert not expand("gs://runs/refused").exists()
+
+
+@pytest.mark.slow
+def test_a_bucket_that_is_lost_during_a_run_ends_it_with_one_line_and_loses_nothing(bucket):
+  workdir = expand("gs://runs/lost")
+  config = bucket_config(DATA, 1000, 2)
+  process = start(bucket, workdir, DATA, 1000)
+  wait_until(lambda: newest_step(workdir) >= 2, process)
+  with bucket.failing(403):
+    code, output = end(process, within=30)
+  assert code == 1
+  last = output.strip().splitlines()[-1]
+  assert last.startswith("error: ") and "gs://runs/" in last, output
+  assert "Traceback" not in output
+  newest = newest_step(workdir)
+  assert newest >= 2
+  with Checkpoints(workdir, read_only=True) as checkpoints:
+    assert newest in checkpoints.steps()
+  config.num_steps = config.reconstruct_steps = newest + 1
+  assert loop.train_and_evaluate(config, workdir) == newest + 1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_two_processes_that_share_a_bucket_train_in_it(bucket, tmp_path):
+  (tmp_path / "config.py").write_text(
+    f"import sys\nsys.path.insert(0, {str(ROOT / 'tests')!r})\n"
+    "from bucket_run import bucket_config\n"
+    f"get_config = lambda: bucket_config({DATA!r}, 4, 2)\n"
+  )
+  address, workdir = free_address(), "gs://runs/two"
+  processes = [
+    start_program(
+      "train.py", "--config", tmp_path / "config.py", "--workdir", workdir,
+      f"--coordinator={address}", "--num-processes=2", f"--process-id={index}",
+    )
+    for index in range(2)
+  ]  # fmt: skip
+  ends = [end(process, within=300) for process in processes]
+  assert [code for code, _ in ends] == [0, 0], ends
+  assert newest_step(expand(workdir)) == 4
+  assert not (expand(workdir) / ".lock").exists()
+  assert int(trained_state(bucket_config(DATA, 4, 2), expand(workdir)).step) == 4
+
+
+def test_a_workdir_in_a_bucket_takes_one_run_at_a_time(bucket, monkeypatch):
+  monkeypatch.setattr(lock, "RENEWED_EVERY", 0.2)
+  workdir = expand("gs://runs/locked")
+  with lock.locked(workdir) as still_ours:
+    with pytest.raises(lock.WorkdirInUse, match=r"process \d+ on .* is training in gs://runs/"):
+      with lock.locked(workdir):
+        pass
+    still_ours()
+    # Another machine takes it over, for example while this one is cut off.
+    (workdir / lock.NAME).write_text('{"pid": 1, "host": "other", "id": "x"}')
+    time.sleep(1)
+    with pytest.raises(lock.WorkdirInUse, match="process 1 on other"):
+      still_ours()
+  assert "other" in (workdir / lock.NAME).read_text()  # not removed by the one that lost it
+  monkeypatch.setattr(lock, "DEAD_AFTER", 1.0)
+  with lock.locked(workdir) as still_ours:  # it does not change, so its run is dead
+    still_ours()
+  assert not (workdir / lock.NAME).exists()
+
+
+def test_models_and_pictures_go_from_bucket_to_bucket(bucket, unbroken, capsys):
+  model = "gs://runs/models/m.safetensors"
+  assert export.main([unbroken, model]) == 0
+  assert "step 6" in capsys.readouterr().out
+  from_workdir, from_file = load_model(unbroken), load_model(model)
+  for name, leaf in by_path(from_file.params).items():
+    np.testing.assert_allclose(leaf, by_path(from_workdir.params)[name], atol=1e-3)
+  command = [f"--content={DATA}/content/0.png", f"--style={DATA}/style/", f"--model={model}"]
+  assert stylize.main([*command, "--output=gs://runs/out/"]) == 0
+  made = sorted(files_below(expand("gs://runs/out")))
+  assert made == [f"0--{index}.png" for index in range(5)]
+  assert images.load("gs://runs/out/0--3.png").shape == (72, 72, 3)
+  assert stylize.main([*command, "--output=gs://runs/out/"]) == 0
+  assert capsys.readouterr().out.count("kept, because it exists") == 5
+  one = [f"--content={DATA}/content/0.png", f"--style={DATA}/style/1.png", f"--model={model}"]
+  assert stylize.main([*one, "--output=gs://runs/out/0--1.png"]) == 2
+  assert "exists" in capsys.readouterr().err
+
+
+def test_a_packed_set_in_a_bucket_is_the_one_on_a_disk(bucket, tmp_path):
+  for output in (str(tmp_path), "gs://runs/packed"):
+    assert pack.main([f"--input={DATA}/content", f"--output={output}", "--size=64"]) == 0
+  folder = expand("gs://runs/packed")
+  there = {name: (folder / name).read_bytes() for name in files_below(folder)}
+  assert there == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+  remote, local = (open_source(str(x), role="content") for x in (folder, tmp_path))
+  assert isinstance(remote, PackedSource) and len(remote) == 5
+  assert [remote[index] for index in range(5)] == [local[index] for index in range(5)]
+
+
+def test_a_run_starts_from_a_model_and_vgg_weights_in_a_bucket(bucket):
+  from adaconv_jax.checkpoints.load import load_start
+  from adaconv_jax.vgg import weights
+
+  stylizer = small_stylizer("adain")
+  save_bundle(stylizer, "gs://runs/models/adain.safetensors")
+  packaged = (weights.PACKAGED / "vgg16.safetensors").read_bytes()
+  expand("gs://runs/vgg/vgg16.safetensors").write_bytes(packaged)
+  params, info = weights.load("vgg16", "gs://runs/vgg/vgg16.safetensors")
+  assert info["path"] == "gs://runs/vgg/vgg16.safetensors"
+  start = load_start(
+    "gs://runs/models/adain.safetensors", stylizer.model, stylizer.vgg, params, info
+  )
+  assert start[1]["name"] == "adain" and len(start[1]["file_sha256"]) == 64

@@ -1,0 +1,272 @@
+"""Paths in a bucket, against an emulator of Cloud Storage on this machine."""
+
+import hashlib
+import os
+import pickle
+import re
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from buckets import emulator, in_environment
+
+from adaconv_jax import compilation, files
+from adaconv_jax.files import expand, files_below, local_copy, read_json, replacing, sha256
+
+
+@pytest.fixture(scope="module")
+def server():
+  with emulator() as found:
+    yield found
+
+
+@pytest.fixture
+def bucket(server):
+  with in_environment(server):
+    yield server
+
+
+@pytest.fixture
+def folder(bucket, request):
+  return expand(f"gs://runs/{request.node.name}")
+
+
+def test_paths_of_a_bucket_keep_their_name_whatever_they_are_made_from(bucket):
+  path = expand("gs://runs/a/b.tar.gz")
+  assert str(path) == "gs://runs/a/b.tar.gz" and (path.name, path.suffix) == ("b.tar.gz", ".gz")
+  assert (
+    str(path.parent / "c") == "gs://runs/a/c" and str(path.relative_to("gs://runs")) == "a/b.tar.gz"
+  )
+  for same in (path, Path("gs://runs/a/b.tar.gz"), "GS://runs/a/b.tar.gz"):
+    assert expand(same) == path and files.absolute(expand(same)) == str(path)
+  assert pickle.loads(pickle.dumps(path)) == path
+  assert str(path.resolve()) == files.real(path) == str(path)
+
+
+def test_compiled_programs_are_kept_in_the_bucket_without_a_question_before(bucket, monkeypatch):
+  set_to = {}
+  monkeypatch.setattr(compilation.jax.config, "update", set_to.__setitem__)
+  before = len(bucket.requests)
+  assert str(compilation.keep_compiled("gs://runs/cache")) == "gs://runs/cache"
+  assert set_to["jax_compilation_cache_dir"] == "gs://runs/cache"
+  assert len(bucket.requests) == before
+
+
+def test_local_paths_stay_local_paths():
+  for text in ("a", "./~", "/a/b", "C:/a", "gs/a", "a:b", "./gs:/a", ""):
+    assert type(expand(text)) is type(Path(text)) and not files.is_remote(expand(text))
+
+
+def test_a_file_is_written_read_listed_and_removed(folder):
+  path = folder / "a" / "b.json"
+  assert not path.exists() and not folder.exists() and not folder.is_dir()
+  with replacing(path) as temporary:
+    assert temporary.suffix == ".json" and not path.exists()
+    temporary.write_text('{"a": 1}')
+  assert path.is_file() and not path.is_dir() and folder.is_dir() and not folder.is_file()
+  assert read_json(path) == {"a": 1} and path.read_text() == '{"a": 1}'
+  assert sha256(path) == hashlib.sha256(b'{"a": 1}').hexdigest()
+  (folder / "c").write_bytes(b"")
+  (folder / ".hidden").write_bytes(b"x")
+  (folder / ".h" / "x").write_bytes(b"x")
+  assert sorted(path.name for path in folder.iterdir()) == [".h", ".hidden", "a", "c"]
+  assert files_below(folder) == {"a/b.json": 8, "c": 0}
+  with local_copy(path) as local:
+    assert local.read_text() == '{"a": 1}'
+  assert not local.exists()
+  path.unlink()
+  assert not path.exists()
+  with pytest.raises(FileNotFoundError, match="no such file in the bucket.*gs://runs/"):
+    path.read_bytes()
+
+
+def test_a_file_is_read_in_parts_and_sizes_are_bounded(folder, monkeypatch):
+  monkeypatch.setattr("adaconv_jax.bucket.PART_BYTES", 1000)
+  data = bytes(range(256)) * 40
+  (folder / "x").write_bytes(data)
+  with files.open_regular(folder / "x", at_most=20_000) as file:
+    assert file.read(10) == data[:10] and file.read(2500) == data[10:2510]
+    assert file.seek(-5, 2) and file.read() == data[-5:] and file.read() == b""
+  assert sha256(folder / "x") == hashlib.sha256(data).hexdigest()
+  with pytest.raises(ValueError, match="gs://runs/.*/x: expected at most 0 MB"):
+    files.read_regular(folder / "x", at_most=100)
+  with pytest.raises(IsADirectoryError, match="folder"):
+    files.read_regular(folder, at_most=100)
+
+
+def test_a_bucket_that_is_busy_for_a_moment_is_asked_again(bucket, folder):
+  (folder / "x").write_bytes(b"before")
+  with bucket.failing(503, seconds=1.5):
+    assert (folder / "x").read_bytes() == b"before"
+    (folder / "x").write_bytes(b"after")
+  assert (folder / "x").read_bytes() == b"after"
+
+
+@pytest.mark.parametrize("status, kind", [(503, ConnectionError), (403, PermissionError)])
+def test_an_upload_that_fails_is_one_line_and_leaves_the_earlier_file(
+  bucket, folder, status, kind, monkeypatch
+):
+  no_waiting(monkeypatch)
+  path = folder / "x"
+  path.write_bytes(b"before")
+  with bucket.failing(status, only="POST"):
+    with pytest.raises(kind, match=re.escape(f"{path}: ")) as failed, replacing(path) as temporary:
+      temporary.write_bytes(b"after")
+  assert "\n" not in str(failed.value)
+  assert path.read_bytes() == b"before" and not temporary.exists()
+
+
+def no_waiting(monkeypatch):
+  """Lets gcsfs repeat its requests without pauses."""
+  import asyncio
+
+  monkeypatch.setattr("gcsfs.retry.asyncio.sleep", lambda _, real=asyncio.sleep: real(0))
+
+
+def test_an_address_where_nobody_answers_is_one_line(bucket, monkeypatch):
+  import gcsfs  # pyright: ignore[reportMissingImports]
+
+  no_waiting(monkeypatch)
+  monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:9")
+  gcsfs.GCSFileSystem.clear_instance_cache()
+  with pytest.raises(
+    ConnectionError, match="^gs://runs/x: the bucket does not answer.*rerun"
+  ) as it:
+    expand("gs://runs/x").exists()
+  assert "\n" not in str(it.value)
+
+
+def test_a_process_that_is_killed_during_an_upload_leaves_the_earlier_file(bucket, folder):
+  path = folder / "x"
+  path.write_bytes(b"before" * 1000)
+  reached = threading.Event()
+
+  def wait(method, url):
+    if "/o?" in url and method == "POST":
+      reached.set()
+      time.sleep(0.5)  # the client is killed meanwhile
+
+  program = (
+    "import sys; from adaconv_jax.files import replacing\n"
+    "with replacing(sys.argv[1]) as temporary:\n"
+    "  temporary.write_bytes(b'after' * 20_000_000)\n"
+  )
+  bucket.fault = wait
+  environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+  process = subprocess.Popen([sys.executable, "-c", program, str(path)], env=environment)
+  assert reached.wait(60)
+  process.kill()
+  process.wait()
+  bucket.fault = lambda *_: None
+  assert path.read_bytes() == b"before" * 1000
+  assert [p.name for p in folder.iterdir()] == ["x"]
+
+
+@pytest.mark.parametrize(
+  "uri, message",
+  [
+    ("ftp://a/b", "^ftp://a/b: expected a local path or one of gs://, .*got ftp://$"),
+    ("https://a/b", "got https://$"),
+    ("gs://", "^gs://: expected gs://BUCKET/..., got no bucket$"),
+    ("gs:///", "got no bucket$"),
+    ("gs:///folder/x", "^gs:///folder/x: expected gs://BUCKET/..., got no bucket$"),
+  ],
+)
+def test_a_path_of_an_unknown_kind_is_refused_in_one_line(uri, message):
+  with pytest.raises(ValueError, match=message):
+    expand(uri)
+
+
+def test_a_missing_package_is_refused_in_one_line(monkeypatch):
+  monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+  install = r"^gs://runs/x: gs:// needs the package gcsfs.*pip install 'adaconv_jax\[gcs\]'$"
+  with pytest.raises(ValueError, match=install):
+    expand("gs://runs/x")
+
+
+def test_a_folder_that_is_set_aside_in_a_bucket_loses_its_mark_first(bucket, folder):
+  for name in ("a", "b/c", "mark"):
+    (folder / "1" / name).write_text(name)
+  first = len(bucket.requests)
+  files.set_aside(folder / "1", folder / "1.damaged", "mark")
+  assert files_below(folder) == {"1.damaged/a": 1, "1.damaged/b/c": 3, "1.damaged/mark": 4}
+  deleted = [url for method, url in bucket.requests[first:] if method == "DELETE"]
+  assert len(deleted) == 3 and "mark" in deleted[0]
+
+
+def test_a_log_is_copied_while_it_grows_and_goes_on_where_an_earlier_process_ended(
+  bucket, folder, monkeypatch
+):
+  monkeypatch.setattr(files, "MIRROR_SECONDS", 0.1)
+  for part in ("first\n", "second\n"):
+    mirror = files.Mirror(folder)
+    mirror.fetch("log")
+    with open(mirror.folder / "log", "a") as file:
+      file.write(part)
+    for _ in range(100):
+      if (folder / "log").exists() and part in (folder / "log").read_text():
+        break
+      time.sleep(0.1)
+    mirror.close()
+    assert not mirror.folder.exists()
+  assert (folder / "log").read_text() == "first\nsecond\n"
+
+
+def test_a_log_that_cannot_be_copied_is_a_warning_and_copied_later(
+  bucket, folder, monkeypatch, caplog
+):
+  no_waiting(monkeypatch)
+  monkeypatch.setattr(files, "MIRROR_SECONDS", 1e9)
+  mirror = files.Mirror(folder)
+  (mirror.folder / "log").write_text("x")
+  with bucket.failing(503):
+    mirror.copy()
+  assert "tried again" in caplog.text and not (folder / "log").exists()
+  mirror.close()
+  assert (folder / "log").read_text() == "x"
+
+
+def test_a_log_on_a_disk_is_written_in_place(tmp_path):
+  mirror = files.Mirror(tmp_path)
+  assert mirror.folder == tmp_path
+  mirror.fetch("log")
+  mirror.copy()
+  mirror.close()
+  assert tmp_path.exists() and not list(tmp_path.iterdir())
+
+
+def test_local_paths_import_no_package_of_buckets(tmp_path):
+  program = (
+    "import sys; from adaconv_jax import files\n"
+    f"with files.replacing({str(tmp_path / 'x')!r}) as path: path.write_text('x')\n"
+    "files.sha256(path.parent / 'x')\n"
+    "print([m for m in ('etils', 'fsspec', 'gcsfs') if m in sys.modules])"
+  )
+  environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+  done = subprocess.run(
+    [sys.executable, "-c", program], env=environment, capture_output=True, text=True
+  )
+  assert done.stdout.strip() == "[]", done.stdout + done.stderr
+
+
+def test_an_index_of_a_large_checkpoint_is_written_twice(folder):
+  import tensorstore as ts
+
+  for name in ("a", "b"):
+    store = ts.KvStore.open({"driver": "ocdbt", "base": f"{folder}/"}).result()
+    store.write(name, b"x" * 2000).result()
+  assert ts.KvStore.open({"driver": "ocdbt", "base": f"{folder}/"}).result().list().result() == [
+    b"a", b"b",
+  ]  # fmt: skip
+
+
+@pytest.mark.parametrize("data", [b"", b"\r", b"a\r\n\r", b"\n\n", b"\r\n--", b" \x00"])
+def test_a_file_is_read_as_it_was_written_whatever_its_last_bytes(folder, data, tmp_path):
+  (folder / "a").write_bytes(data)
+  assert (folder / "a").read_bytes() == data
+  (tmp_path / "b").write_bytes(data)
+  (folder / "b").upload(tmp_path / "b")
+  assert (folder / "b").read_bytes() == data

@@ -1,0 +1,132 @@
+"""Compiled programs are kept where the user can find them, and only if he wants it."""
+
+import os
+import subprocess
+import sys
+import warnings
+import zlib
+from pathlib import Path
+
+import jax
+import pytest
+
+import adaconv_jax
+from adaconv_jax.compilation import keep_compiled, mend_kept
+
+NAMES = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+
+
+@pytest.fixture(autouse=True)
+def settings(monkeypatch, tmp_path):
+  """JAX's settings as they are at the start of a process, and put back afterwards."""
+  saved = {name: jax.config.values[name] for name in NAMES}
+  jax.config.update("jax_compilation_cache_dir", None)
+  monkeypatch.setenv("ADACONV_CACHE", str(tmp_path))
+  monkeypatch.delenv("ADACONV_COMPILATION_CACHE", raising=False)
+  yield
+  for name, value in saved.items():
+    jax.config.update(name, value)
+
+
+def test_programs_are_kept_in_the_cache_folder(tmp_path):
+  assert keep_compiled() == tmp_path / "compiled"
+  assert jax.config.values[NAMES[0]] == str(tmp_path / "compiled")
+
+
+def test_a_folder_that_is_asked_for_is_taken_whatever_the_environment_says(tmp_path, monkeypatch):
+  monkeypatch.setenv("ADACONV_COMPILATION_CACHE", "off")
+  jax.config.update("jax_compilation_cache_dir", "elsewhere")
+  assert adaconv_jax.keep_compiled(tmp_path / "mine") == tmp_path / "mine"
+  assert jax.config.values[NAMES[0]] == str(tmp_path / "mine")
+
+
+def test_off_keeps_nothing(monkeypatch):
+  monkeypatch.setenv("ADACONV_COMPILATION_CACHE", "off")
+  assert keep_compiled() is None
+  assert jax.config.values[NAMES[0]] is None
+
+
+def test_a_folder_given_to_jax_stays():
+  jax.config.update("jax_compilation_cache_dir", "elsewhere")
+  assert keep_compiled() == Path("elsewhere")
+  assert jax.config.values[NAMES[0]] == "elsewhere"
+
+
+def test_what_can_be_no_folder_is_refused_by_name(tmp_path, monkeypatch):
+  (tmp_path / "file").touch()
+  (tmp_path / "link").symlink_to(tmp_path / "gone")  # which JAX cannot make a folder of
+  places = [tmp_path / name for name in ("file", "file/below", "link", "link/below")]
+  for folder in ("", 5, *places):
+    with pytest.raises(ValueError, match="^folder: expected a folder"):
+      keep_compiled(folder)  # pyright: ignore[reportArgumentType]
+  monkeypatch.setenv("ADACONV_CACHE", str(tmp_path / "file"))
+  with pytest.raises(ValueError, match="^ADACONV_CACHE: expected a folder .*file is none"):
+    keep_compiled()
+
+
+def test_another_value_is_refused(monkeypatch):
+  monkeypatch.setenv("ADACONV_COMPILATION_CACHE", "no")
+  with pytest.raises(ValueError, match="expected 'on' or 'off', got 'no'"):
+    keep_compiled()
+
+
+PROGRAM = """
+import numpy as np
+import adaconv_jax
+adaconv_jax.keep_compiled()
+picture = np.zeros((16, 16, 3), np.float32)
+adaconv_jax.stylize(picture, picture, model="adain")
+"""
+
+
+@pytest.mark.slow
+def test_stylize_in_another_process_finds_the_programs_that_the_first_one_kept(tmp_path):
+  environment = {**os.environ, "ADACONV_CACHE": str(tmp_path)}
+  environment.pop("JAX_COMPILATION_CACHE_DIR", None)
+  kept = []
+  for _ in range(2):
+    subprocess.run([sys.executable, "-c", PROGRAM], env=environment, check=True, timeout=300)
+    kept.append(sorted(path.name for path in (tmp_path / "compiled").glob("*-cache")))
+  assert kept[0] and kept[0] == kept[1]
+
+
+@pytest.fixture
+def mended(tmp_path):
+  """A folder in which one program was kept and another was cut off, and JAX's warnings."""
+  whole = zlib.compress(b"program")
+  (tmp_path / "jit_f-1-cache").write_bytes(whole)
+  (tmp_path / "jit_f-2-cache").write_bytes(whole[:-3])
+  (tmp_path / "jit_g-3-cache").write_bytes(b"")
+  with warnings.catch_warnings():
+    mend_kept(tmp_path)
+    yield tmp_path
+
+
+def warn(action: str, reason: str) -> None:
+  warnings.warn(
+    f"Error {action} persistent compilation cache entry for 'jit_f': {reason}", stacklevel=1
+  )
+
+
+def test_a_kept_program_that_is_cut_off_is_removed_without_a_word(mended, caplog):
+  warn("reading", "error: Error -5 while decompressing data: incomplete or truncated stream")
+  assert sorted(os.listdir(mended)) == ["jit_f-1-cache", "jit_g-3-cache"]
+  assert not caplog.messages
+
+
+def test_a_program_that_cannot_be_kept_is_one_line_and_leaves_no_part(mended, caplog):
+  for _ in range(2):
+    warn("writing", "OSError: [Errno 28] No space left on device")
+  assert sorted(os.listdir(mended)) == ["jit_f-1-cache", "jit_g-3-cache"]
+  reason = "compiled programs cannot be kept ([Errno 28] No space left on device)"
+  assert caplog.messages == [f"{mended}: {reason}"]
+
+
+def test_other_warnings_are_shown_as_before(mended):
+  shown = []
+  with warnings.catch_warnings():
+    warnings.simplefilter("always")
+    warnings.showwarning = lambda message, *args, **kwargs: shown.append(str(message))
+    mend_kept(mended)
+    warnings.warn("something else", stacklevel=1)
+  assert shown == ["something else"]

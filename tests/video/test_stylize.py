@@ -1,0 +1,239 @@
+"""Frames of a shot share what normalizes them, and come out one by one.
+
+The networks are small, and so are the frames.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from small_models import small_stylizer
+
+from adaconv_jax.ops.adain import channel_stats
+from adaconv_jax.video import steady
+from adaconv_jax.video import stylize as module
+from adaconv_jax.video.stylize import mix_styles, stylize_frames
+
+# AdaConv takes long to compile.
+TRANSFORMS = ["adain", pytest.param("adaconv", marks=pytest.mark.slow)]
+
+
+@pytest.fixture(scope="module")
+def adain():
+  return small_stylizer("adain")
+
+
+@pytest.fixture(scope="module")
+def adaconv():
+  return small_stylizer("adaconv")
+
+
+def pictures(count, seed=0, size=(16, 24)):
+  rng = np.random.default_rng(seed)
+  # Not so different that every frame is a cut.
+  first = rng.random((1, *size, 3), np.float32) * 0.9
+  return (first + 0.1 * rng.random((count, *size, 3), np.float32)).astype(np.float32)
+
+
+STYLE = pictures(1, 9, (64, 64))[0]
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS)
+def test_each_frame_by_itself_is_what_stylize_makes(transform, request):
+  model, frames = request.getfixturevalue(transform), pictures(3)
+  made = stylize_frames(frames, STYLE, model=model, statistics="frame", blending=0)
+  expected = model.stylize(frames, model.encode_style(STYLE))
+  np.testing.assert_allclose(np.stack(list(made)), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS)
+@pytest.mark.parametrize("statistics", ["shot", "running"])
+def test_a_shot_of_one_picture_is_what_stylize_makes(transform, statistics, request):
+  model = request.getfixturevalue(transform)
+  frames = np.repeat(pictures(1), 3, axis=0)
+  made = stylize_frames(frames, STYLE, model=model, statistics=statistics, blending=0)
+  expected = model.stylize(frames[0], model.encode_style(STYLE))
+  for picture in made:
+    np.testing.assert_allclose(picture, expected, atol=1e-3)
+
+
+@pytest.mark.slow
+def test_blending_leaves_a_still_picture_as_it_is(adain):
+  frames = np.repeat(pictures(1, size=(48, 64)), 4, axis=0)
+  made = np.stack(list(stylize_frames(frames, STYLE, model=adain)))
+  expected = adain.stylize(frames[0], adain.encode_style(STYLE))
+  # The frame is padded, which its border sees.
+  assert np.abs(made - expected)[:, 8:-16, 8:-16].max() < 0.02
+  assert np.abs(made[1:] - made[0]).max() < 0.01
+
+
+@pytest.mark.parametrize("size", [(1, 1), (5, 40), pytest.param((16, 16), marks=pytest.mark.slow)])
+def test_frames_may_be_small(adain, size):
+  made = list(stylize_frames(pictures(3, size=size), STYLE, model=adain))
+  assert [picture.shape for picture in made] == [(*size, 3)] * 3
+
+
+def test_frames_of_a_shot_are_normalized_by_the_statistics_of_all_its_pixels(adain, monkeypatch):
+  monkeypatch.setattr(module, "EVERY", 1)
+  frames = pictures(4)
+  made = stylize_frames(frames, STYLE, model=adain, blending=0)
+  content = adain.encode_content(frames)
+  n, h, w, c = content.features.shape
+  together = channel_stats(content.features.reshape(1, n * h, w, c))
+  expected = adain.render(content.replace(stats=(together,)), adain.encode_style(STYLE))
+  np.testing.assert_allclose(np.stack(list(made)), expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS)
+def test_a_picture_that_changes_leaves_the_rest_of_its_shot_as_it_was(
+  transform, request, monkeypatch
+):
+  """What enters a corner far away changes a frame's own statistics, but not those of the shot."""
+  monkeypatch.setattr(module, "EVERY", 1)  # otherwise the second frame would not be in these
+  model = request.getfixturevalue(transform)
+  frames = np.repeat(pictures(1, size=(64, 160)), 2, axis=0) * 0.7
+  frames[1, :, 144:] += 0.25
+  left = []
+  for statistics in ("frame", "shot"):
+    made = list(stylize_frames(frames, STYLE, model=model, statistics=statistics, blending=0))
+    left.append(np.abs(made[1] - made[0])[:, :16].mean())
+  assert left[1] < 0.3 * left[0]
+
+
+@pytest.mark.slow
+def test_a_cut_begins_with_new_statistics(adain):
+  before, after = pictures(3, 1) * 0.3, 1 - pictures(3, 2) * 0.3
+  made = list(stylize_frames(np.concatenate([before, after]), STYLE, model=adain))
+  apart = [*stylize_frames(before, STYLE, model=adain), *stylize_frames(after, STYLE, model=adain)]
+  np.testing.assert_allclose(made, apart, atol=1e-4)
+
+
+def test_an_iterator_is_read_frame_by_frame(adain):
+  read = []
+
+  def stream():
+    for frame in pictures(5):
+      read.append(frame)
+      yield frame
+
+  made = stylize_frames(stream(), STYLE, model=adain)
+  for count in range(1, 6):
+    next(made)
+    assert len(read) == count
+
+
+def test_a_running_average_follows_slowly(adain):
+  dark, light = pictures(1)[0] * 0.5, pictures(1)[0] * 0.55
+  frames = [dark] * 2 + [light] * 40
+  made = list(stylize_frames(iter(frames), STYLE, model=adain, blending=0))
+  # At first as with the dark frame's statistics, in the end as with its own.
+  own = next(stylize_frames([light], STYLE, model=adain, blending=0))
+  distances = [np.abs(picture - own).mean() for picture in made[2:]]
+  assert distances[0] > 2 * distances[-1]
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS)
+def test_a_fade_goes_from_one_style_to_the_other(transform, request):
+  model, other = request.getfixturevalue(transform), pictures(1, 5, (64, 64))[0]
+  frames = np.repeat(pictures(1), 3, axis=0)
+  made = list(stylize_frames(frames, STYLE, model=model, mix_to=other, blending=0))
+  codes = [model.encode_style(style) for style in (STYLE, other)]
+  np.testing.assert_allclose(made[0], model.stylize(frames[0], codes[0]), atol=1e-3)
+  np.testing.assert_allclose(made[2], model.stylize(frames[0], codes[1]), atol=1e-3)
+  assert np.abs(made[1] - made[0]).mean() > 1e-4
+
+
+def test_styles_are_mixed_by_their_codes(adain):
+  styles = [STYLE, pictures(1, 5, (64, 64))[0]]
+  mixed = mix_styles(adain, styles, [0.25, 0.75])
+  expected = jax.tree.map(
+    lambda a, b: 0.25 * a + 0.75 * b, *(adain.encode_style(style) for style in styles)
+  )
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), mixed, expected)
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS)
+def test_alpha_weighs_the_style(transform, request):
+  model, frames = request.getfixturevalue(transform), np.repeat(pictures(1), 2, axis=0)
+  made = list(stylize_frames(frames, STYLE, model=model, alpha=0.4, blending=0))
+  expected = model.stylize(frames[0], model.encode_style(STYLE), 0.4)
+  np.testing.assert_allclose(made[0], expected, atol=1e-3)
+  none = next(stylize_frames(frames, STYLE, model=model, alpha=0.0, blending=0))
+  np.testing.assert_allclose(none, frames[0], atol=1e-4)
+
+
+@pytest.mark.slow
+def test_type_and_shape_are_those_of_the_frames(adain):
+  frames = np.round(pictures(2, size=(17, 21)) * 255).astype(np.uint8)
+  made = list(stylize_frames(frames, STYLE, model=adain))
+  assert [(p.dtype, p.shape) for p in made] == [(np.uint8, (17, 21, 3))] * 2
+
+
+def test_a_start_in_the_middle_continues(adain):
+  frames = pictures(20)
+  whole = list(stylize_frames(frames, STYLE, model=adain, blending=0.8))
+  rest = list(stylize_frames(frames, STYLE, model=adain, blending=0.8, start=16))
+  assert len(rest) == 4
+  # The blend forgets its start.
+  assert np.abs(np.stack(rest) - np.stack(whole[16:])).max() < 0.1
+  plain = [list(stylize_frames(frames, STYLE, model=adain, blending=0, start=s)) for s in (0, 16)]
+  np.testing.assert_allclose(plain[1], plain[0][16:], atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_size_is_compiled_once(adain):
+  steps: tuple[Any, ...] = (module._render, module._measure, steady.follow, steady.blend)
+  for function in steps:
+    function.clear_cache()
+  for seed in range(3):
+    list(stylize_frames(pictures(10, seed), STYLE, model=adain))
+  assert [function._cache_size() for function in steps] == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize(
+  "arguments, message",
+  [
+    ({"statistics": "shots"}, "statistics: expected one of"),
+    ({"blending": 1.0}, "blending: expected a number from 0 to below 1"),
+    ({"blending": "0.5"}, "blending: expected a number from 0 to below 1, got '0.5'"),
+    ({"start": -1}, "start: expected a whole number of at least 0, got -1"),
+    ({"start": 0.5}, "start: expected a whole number of at least 0, got 0.5"),
+    ({"mix_to": STYLE, "count": -5}, "count: expected a whole number of at least 1, got -5"),
+    ({"style": []}, "style: expected at least one"),
+    ({"weights": [0.5, 0.5]}, "weights: expected 1 numbers"),
+    ({"alpha": 1.5}, "alpha: expected a number"),
+    ({"frames": [np.zeros((16, 16, 4))]}, r"frames\[0\]: expected RGB"),
+    ({"frames": [np.zeros((16, 16, 3)), np.zeros((16, 8, 3))]}, r"frames\[1\]: expected the shape"),
+    ({"frames": "in.mp4"}, r"frames: expected pictures, such as open_video\(path\).*'in.mp4'"),
+    ({"frames": None}, "frames: expected pictures"),
+    ({"frames": iter([]), "statistics": "shot"}, "statistics: 'shot' takes frames that can be"),
+    ({"frames": iter([]), "mix_to": STYLE}, "count: expected the number of frames"),
+  ],
+)
+def test_wrong_arguments_are_named(adain, arguments, message):
+  given = {
+    "frames": [np.zeros((16, 16, 3), np.float32)],
+    "style": STYLE,
+    "model": adain,
+  } | arguments
+  with pytest.raises(ValueError, match=message):
+    list(stylize_frames(given.pop("frames"), given.pop("style"), **given))
+
+
+def test_no_frames_give_no_pictures(adain):
+  assert list(stylize_frames([], STYLE, model=adain)) == []
+  assert list(stylize_frames(iter([]), STYLE, model=adain)) == []
+
+
+@pytest.mark.slow
+def test_statistics_of_contents_are_those_that_render_uses(adaconv):
+  frames = jnp.asarray(pictures(2))
+  code = adaconv.encode_style(STYLE)
+  content = adaconv.encode_content(frames, for_alpha=False)
+  stats = adaconv.content_stats(content, code)
+  assert [s.mean.shape for s in stats] == [(2, 512), (2, 256), (2, 128), (2, 64)]
+  np.testing.assert_allclose(
+    adaconv.render(content.replace(stats=stats), code), adaconv.render(content, code), atol=1e-4
+  )
