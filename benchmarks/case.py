@@ -1,4 +1,4 @@
-"""What one line of the table is: the same work done in two ways."""
+"""A line of the table: the same work done in two ways."""
 
 import dataclasses
 from collections.abc import Callable
@@ -17,20 +17,20 @@ class Case:
   Attributes:
     row: number of the row that it belongs to.
     name: what is done.
-    gflop: of the whole work, by `flops.py`.
-    ours: builds our side. It returns what `difference` compares.
+    gflop: operations of the whole work, from `flops.py`.
+    ours: builds our side, whose result `difference` compares.
     peer: builds the other side.
-    target: the ratio wanted, or None.
-    ours_share: the part of the work that one call of ours does; its time is divided by this.
+    target: the desired ratio, or None.
+    ours_share: the share of the work that one call of ours does; its time is divided by this.
     peer_share: likewise for the peer.
     pairs: number of pairs (or images) in the whole work, for a rate; 0 for none.
-    difference: the largest difference of the two results, which must be below `tolerance`; None
-      where the two compute different things.
+    difference: the largest difference of the two results, which must be below `tolerance`; None if
+      the two compute different things.
     tolerance: see `difference`.
     checks: number of calls whose results are compared.
-    peer_gflop: of the peer, where it is not the same work.
+    peer_gflop: of the peer, if its work differs.
     slowdown: the ratio is our time over the peer's, and must be below the target.
-    note: what else a reader has to know.
+    note: anything else that a reader should know.
   """
 
   row: str
@@ -51,11 +51,11 @@ class Case:
 
 
 def image_difference(ours: Any, peer: Any) -> float:
-  """The largest difference of two lists of image batches, as far as both go.
+  """Returns the largest difference of two lists of image batches, up to the shorter length.
 
   Args:
     ours: of `[n, h, w, 3]`.
-    peer: of tensors `[n, 3, h, w]`; a shorter list is the beginning of the work.
+    peer: of tensors `[n, 3, h, w]`; a shorter list is the first part of the work.
 
   Raises:
     ValueError: the images are flat, which would hide a difference.
@@ -70,7 +70,7 @@ def image_difference(ours: Any, peer: Any) -> float:
 
 
 def number_difference(ours: Any, peer: Any) -> float:
-  """The relative difference of two scalars."""
+  """Returns the relative difference of two scalars."""
   return abs(float(np.ravel(ours)[0]) - float(peer)) / abs(float(peer))
 
 
@@ -78,7 +78,7 @@ def check(case: Case, ours: Callable[[], Any], peer: Callable[[], Any] | None) -
   """Calls both sides, which also compiles them, and compares their results.
 
   Returns:
-    The largest difference; None where there is nothing to compare.
+    The largest difference; None if there is nothing to compare.
 
   Raises:
     ValueError: it is too large.

@@ -1,8 +1,8 @@
 """Operations of the networks, counted by hand from their shapes.
 
-A multiplication and an addition are two. Only convolutions and fully connected layers count, each
-as the direct algorithm of the papers, whatever either side really computes: both sides divide the
-same figure by their own time.
+A multiplication and an addition are two operations. Only convolutions and fully connected layers
+are included, each as the direct algorithm of the papers, even if a side computes it in another way:
+both sides divide the same figure by their own time.
 """
 
 from adaconv_jax.models.adaconv import AdaConv
@@ -97,9 +97,9 @@ def training_pair(model: TransferModel, arch: str, size: int) -> int:
   """Counts forward and backward pass of one pair.
 
   The content's and the style's features need no gradient, the output's need one with respect to
-  their input, and trained layers one more with respect to their weights. What stands first behind
-  the frozen features needs none with respect to its input: AdaIN's first decoder convolution,
-  AdaConv's first operation and its style encoder's first convolution.
+  their input, and trained layers one more with respect to their weights. The first layer after the
+  frozen features needs none with respect to its input: AdaIN's first decoder convolution, AdaConv's
+  first operation and its style encoder's first convolution.
   """
   style = style_layers(model)
   total = 3 * encoder(arch, size, size) + encode_style(model, arch, size, size)
@@ -107,7 +107,7 @@ def training_pair(model: TransferModel, arch: str, size: int) -> int:
   total += 3 * render(model, size, size)
   if isinstance(model, AdaConv):
     side = size // STRIDE
-    # Of the two convolutions of the operation, only the spatial one stands first.
+    # Of the two convolutions of the operation, only the spatial one comes first.
     first = conv(
       SCALES[0][0], SCALES[0][0], side, side, k=model.kernel_size, groups=model.groups[0]
     )

@@ -1,4 +1,4 @@
-"""How our own cost grows with the picture, the batch and the number of devices.
+"""Measures how our own cost grows with the picture, the batch and the number of devices.
 
 python -m benchmarks.growth [--quick]
 """
@@ -14,7 +14,7 @@ from benchmarks.memory import watch
 TRANSFORMS = ("adain", "adaconv")
 DEVICES_TEXT = """\
 Simulated devices share the cores of this machine, so these times show what dividing the batch and
-averaging the gradients cost, and nothing of what more devices would gain."""
+averaging the gradients cost, not what more devices would gain."""
 DEVICE_BATCH, DEVICE_CROP = 8, 128
 
 
@@ -22,7 +22,7 @@ def main() -> None:
   """Prints three tables."""
   parser = argparse.ArgumentParser(prog="python -m benchmarks.growth", description=__doc__)
   parser.formatter_class = argparse.RawDescriptionHelpFormatter
-  parser.add_argument("--quick", action="store_true", help="without what takes long")
+  parser.add_argument("--quick", action="store_true", help="skip what takes long")
   parser.add_argument("--step", choices=TRANSFORMS, help=argparse.SUPPRESS)
   args = parser.parse_args()
   if args.step:
@@ -75,7 +75,7 @@ def _devices_table(counts: tuple[int, ...], transforms: tuple[str, ...]) -> str:
 
 
 def _step_seconds(transform: str, devices: int) -> float:
-  """Times the step in a process of its own, because the number of devices is fixed at its start."""
+  """Times the step in its own process, because the number of devices is fixed at its start."""
   env = {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices)}
   done = watch([sys.executable, "-m", "benchmarks.growth", "--step", transform], env=env)
   return json.loads(done.output.splitlines()[-1])

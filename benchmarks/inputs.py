@@ -1,7 +1,7 @@
-"""What both sides work on: pictures from `examples/`, and models with random weights.
+"""The inputs of both sides: pictures from `examples/`, and models with random weights.
 
-Speed does not depend on what the weights are, and a comparison should not wait for a training.
-They are scaled so that images stay inside of [0, 1] and differ, so that a wrong layer shows.
+Speed does not depend on the values of the weights, and a comparison should not wait for a training.
+They are scaled so that images stay inside [0, 1] and differ, so a wrong layer is noticed.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ ARCH = "vgg16"  # its weights come with the package
 
 
 def random_params(model: Any, seed: int = 0) -> Any:
-  """Draws the parameters of `model` in NumPy, with kernels near to those that do nothing."""
+  """Draws the parameters of `model` in NumPy, with kernels close to the identity."""
   shapes = jax.eval_shape(lambda key: init_params(model, key), jax.random.key(0))
   rng = np.random.default_rng(seed)
 
@@ -73,12 +73,12 @@ def _random_parts(transform: str, **settings: Any) -> tuple[Any, Any, Any]:
 
 
 def forget() -> None:
-  """Lets go of the models made so far."""
+  """Releases the models made so far."""
   _random_parts.cache_clear()
 
 
 def pictures(role: str, count: int, size: int) -> np.ndarray:
-  """Loads squares from the middle of the example images, shifted sideways when they run out.
+  """Loads central squares of the example images; if there are too few, shifted ones too.
 
   Args:
     role: "content" or "style".

@@ -1,4 +1,4 @@
-"""The machine's own limits: what one large product and one large convolution reach here."""
+"""The machine's limits: the speed of one large product and one large convolution."""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,11 +18,11 @@ def measure(rounds: int, *, torch: Any = None) -> dict[str, dict[str, float]]:
   """Measures GFLOP/s of a float32 product and of a zero-padded 3x3 convolution.
 
   Args:
-    rounds: calls of each; the fastest counts, because this is a limit.
+    rounds: calls of each; the fastest is used, because this is a limit.
     torch: the module, or None to measure JAX only.
 
   Returns:
-    By name of the measurement and then of the library.
+    GFLOP/s by name of the measurement and then of the library.
   """
   n, h, w, c_in, c_out = CONV
   gflop = {"matmul": 2 * SIDE**3 / 1e9, "conv 3x3": n * flops.conv(c_in, c_out, h, w) / 1e9}

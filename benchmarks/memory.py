@@ -1,6 +1,6 @@
 """Peak memory of processes.
 
-As a program, one side of one case, in a process of its own:
+As a program, it measures one side of one case in its own process:
 
     python -m benchmarks.memory [--quick] NAME ours|peer
 """
@@ -22,18 +22,18 @@ from adaconv_jax.host_cpu import keep_memory
 
 ROOT = Path(__file__).parents[1]
 POLL_SECONDS = 0.02
-# The part of the free memory at which a process is stopped, before the machine stops another one.
+# The share of the free memory at which a process is stopped, before the machine stops another one.
 FREE_SHARE = 0.75
 
 
 @dataclasses.dataclass(frozen=True)
 class Watched:
-  """What `watch` saw of a process.
+  """What `watch` measured of a process.
 
   Attributes:
     seconds: from its start to its end.
-    peak: the most bytes that were resident; None where there is no /proc.
-    stopped: it took too much memory and was ended.
+    peak: most bytes that were resident; None if there is no /proc.
+    stopped: whether it was stopped because it used too much memory.
     output: what it printed.
   """
 
@@ -44,7 +44,7 @@ class Watched:
 
 
 def status(field: str, process: int | str = "self") -> int | None:
-  """Reads a number of bytes from /proc, such as VmRSS or VmHWM; None where it is not there."""
+  """Reads a number of bytes from /proc, such as VmRSS or VmHWM; None if it is missing."""
   try:
     lines = Path(f"/proc/{process}/status").read_text().splitlines()
   except OSError:
@@ -54,7 +54,7 @@ def status(field: str, process: int | str = "self") -> int | None:
 
 
 def free_memory() -> int:
-  """Bytes that new processes can have; without /proc, no limit."""
+  """Returns the bytes available to new processes; infinity without /proc."""
   try:
     lines = Path("/proc/meminfo").read_text().splitlines()
   except OSError:
@@ -63,15 +63,15 @@ def free_memory() -> int:
 
 
 def watch(command: Sequence[str], *, env: Mapping[str, str] | None = None) -> Watched:
-  """Runs a command from the repository's root, and stops it when it takes too much memory.
+  """Runs a command in the repository's root, and stops it if it uses too much memory.
 
   Raises:
-    RuntimeError: it fails; the text is what it wrote to stderr.
+    RuntimeError: it fails; the message is what it wrote to stderr.
   """
   limit, peaks, stopped = free_memory() * FREE_SHARE, [0], threading.Event()
   with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
     start = time.perf_counter()
-    # Not `resource.getrusage`: there, a child's peak begins with its parent's memory.
+    # Not `resource.getrusage`, where a child's peak includes its parent's memory at the start.
     process = subprocess.Popen(
       command, stdout=output, stderr=errors, cwd=ROOT, env=dict(os.environ) | dict(env or {})
     )
@@ -98,16 +98,16 @@ def watch(command: Sequence[str], *, env: Mapping[str, str] | None = None) -> Wa
 
 
 def peak_of_case(name: str, side: str, *, quick: bool, cache: str) -> int | None:
-  """Peak memory of one side of a case, in a fresh process, above that of the imports.
+  """Measures the peak memory of one side of a case, in a fresh process, above that of the imports.
 
   Args:
-    name: the case's.
+    name: name of the case.
     side: "ours" or "peer".
     quick: whether it is one of the quick cases.
     cache: folder with JAX's compiled programs.
 
   Returns:
-    Bytes; None where they cannot be told.
+    Bytes; None if they cannot be measured.
   """
   options = ["--quick"] if quick else []
   command = [sys.executable, "-m", "benchmarks.memory", *options, name, side]
@@ -130,17 +130,18 @@ def main() -> None:
     from benchmarks import peer_training  # noqa: F401 (imported before memory is counted)
   imports = status("VmRSS")
   run = getattr(case, args.side)()
-  # The peer's weights are copied from ours, which are not its own.
+  # The peer's weights are copied from ours, whose memory is not the peer's.
   inputs.forget()
   gc.collect()
-  _forget_peak()
+  forget_peak()
   for _ in range(2):
     run()
   peak = status("VmHWM")
   print(json.dumps(None if peak is None or imports is None else peak - imports))
 
 
-def _forget_peak() -> None:
+def forget_peak() -> None:
+  """Makes VmHWM count from now on, where the system allows it."""
   try:
     Path("/proc/self/clear_refs").write_text("5")
   except OSError:

@@ -1,4 +1,4 @@
-"""Row 7: AdaConv's operation at the decoder's four scales, beside a convolution that is shared."""
+"""Row 7: AdaConv's operation at the decoder's four scales, beside one with a shared kernel."""
 
 import functools
 from collections.abc import Callable
@@ -44,7 +44,7 @@ def scale_case(batch: int, side: int, channels: int, groups: int, *, backward: b
     if not backward:
       return functools.partial(jax.jit(function), features, *kernels)
     weights = random(features.shape, 10)
-    # The output is returned too, so that no part of the forward pass can be left out.
+    # The output is returned too, so that no part of the forward pass can be removed.
     step = jax.jit(lambda args: pull_back(function, args, weights))
     return functools.partial(step, (features, *kernels))
 

@@ -1,9 +1,9 @@
-"""The peer: both published networks in plain PyTorch, as one would write them down.
+"""The peer: both published networks in plain PyTorch.
 
 Reflection padding is a layer before every convolution, upsampling another, statistics are taken
 per channel, and AdaConv goes through the batch image by image, with two grouped convolutions for
 each. It runs in the faster of two memory formats, and in float32 or under autocast to bfloat16. The
-weights are copied from ours, so that both give the same pictures.
+weights are copied from ours, so both make the same pictures.
 """
 
 import contextlib
@@ -54,7 +54,7 @@ def in_bfloat16(run: Callable[[], Any]) -> Callable[[], Any]:
 
 
 def to_tensor(images: np.ndarray) -> Any:
-  """Copies `[n, h, w, c]` to a tensor `[n, c, h, w]` in the memory format that is chosen."""
+  """Copies `[n, h, w, c]` to a tensor `[n, c, h, w]` in the chosen memory format."""
   tensor = torch.from_numpy(np.array(np.moveaxis(np.asarray(images), -1, 1), order="C"))
   return tensor.contiguous(memory_format=MEMORY_FORMATS[_memory_format])
 
@@ -153,7 +153,7 @@ class AdaINPeer(nn.Module):
     return (content_features - mean) / std * code[1] + code[0]
 
   def decode(self, x: Any, code: Any) -> Any:
-    """Decodes t, which holds the code already."""
+    """Decodes t, which already contains the code."""
     del code
     for scale in self.decoder:
       x = scale(x)

@@ -1,4 +1,4 @@
-"""Row 9: the input pipeline alone, beside what training eats."""
+"""Row 9: the input pipeline alone, beside the rate that training needs."""
 
 import tempfile
 import time
@@ -18,7 +18,7 @@ PHOTO = (640, 480)  # of MS-COCO
 PHOTOS = 48
 BATCH_SIZE = 8
 CROP = CropSpec(512, 256)  # as in configs/
-# Workers keep batches ready; those are drawn first, and enough after them.
+# Workers prefetch batches; these are drawn first, and enough batches after them are timed.
 SKIPPED_BATCHES = 6
 
 
@@ -26,7 +26,7 @@ def lines(training: Sequence[Line], *, quick: bool) -> list[Line]:
   """Measures images per second for 0, 1 and 2 workers.
 
   Args:
-    training: the lines of row 6; the fastest one is the one to feed.
+    training: the lines of row 6; the fastest one sets the rate that training needs.
     quick: draw fewer batches.
   """
   eaten = max((2 * line.rate for line in training if line.rate), default=None)
@@ -39,7 +39,7 @@ def lines(training: Sequence[Line], *, quick: bool) -> list[Line]:
       if workers:
         note += f", {rate / workers:.3g} per worker"
       if eaten:
-        note += f"; training (row 6) eats {eaten:.3g} images/s"
+        note += f"; training (row 6) needs {eaten:.3g} images/s"
       who = f"{workers} worker{'s' * (workers > 1)}" if workers else "threads of the process"
       found.append(
         Line(

@@ -1,4 +1,4 @@
-"""The table: its lines, and Markdown of them."""
+"""The table: its lines, and their Markdown."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ NONE = "–"
 
 @dataclasses.dataclass
 class Line:
-  """One line of the table; None is what was not measured.
+  """One line of the table; None for what was not measured.
 
   Attributes:
     row: number of the row.
@@ -23,7 +23,7 @@ class Line:
     ours: seconds.
     peer: seconds.
     ratio: of the two, as the row defines it.
-    target: for `ratio`, which may not be above it if `at_most`, else not below.
+    target: bound of `ratio`: an upper one if `at_most`, otherwise a lower one.
     at_most: see `target`.
     gflops: GFLOP/s of ours and of the peer.
     memory: peak bytes of ours and of the peer.
@@ -47,7 +47,7 @@ class Line:
 
   @property
   def met(self) -> bool | None:
-    """Whether the ratio reaches the target; None without either."""
+    """Whether the ratio reaches the target; None if one of them is missing."""
     if self.ratio is None or self.target is None:
       return None
     return self.ratio <= self.target if self.at_most else self.ratio >= self.target
@@ -97,7 +97,7 @@ def cells(line: Line) -> list[str]:
 
 
 def format_seconds(seconds: float | None) -> str:
-  """Three digits with a unit: 12.3 ms, 1.23 s."""
+  """Formats seconds with three digits and a unit: 12.3 ms, 1.23 s."""
   if seconds is None:
     return NONE
   if seconds < 0.9995:
@@ -110,7 +110,7 @@ def _number(value: float | None, form: str) -> str:
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-  """Lays out a Markdown table whose columns line up in a terminal too."""
+  """Formats a Markdown table whose columns also line up in a terminal."""
   widths = [max(3, *(len(row[i]) for row in [header, *rows])) for i in range(len(header))]
   lines = [header, ["-" * width for width in widths], *rows]
   return "\n".join(

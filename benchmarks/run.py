@@ -2,11 +2,11 @@
 
     python -m benchmarks.run [--quick] [--rows 1,2] [--no-memory] [--json FILE] [--repeats N]
 
-Both sides are warm (compilation and first calls are excluded, but for row 8), have all cores, take
+Both sides are warm (compilation and first calls are excluded, except in row 8), use all cores, take
 turns, and are compared by their medians. Before a row is timed, both must give the same result.
 """
 
-# Worker processes of row 9 import this file, so what is large is imported inside of functions.
+# Worker processes of row 9 import this file, so large modules are imported inside functions.
 import argparse
 import dataclasses
 import importlib
@@ -23,18 +23,18 @@ from typing import Any
 from adaconv_jax.host_cpu import instruction_sets, keep_memory
 
 ROWS = tuple("123456789")
-# Those that decide how fast products are.
+# The instruction sets that determine the speed of products.
 WIDE = frozenset({"avx2", "avx512f", "avx512_bf16", "amx_bf16"})
 EXPLANATION = """\
-ours, peer: medians. ratio: the peer's time over ours, above 1 where ours is faster (rows 1 to 6);
+ours, peer: medians. ratio: the peer's time over ours, above 1 if ours is faster (rows 1 to 6);
 ours over the peer's where the target is "at most". GFLOP/s: operations of the direct algorithm over
-time, the same count for both sides of rows 1 to 6. The peer runs in its faster memory format. MB:
+time, the same number for both sides of rows 1 to 6. The peer runs in its faster memory format. MB:
 peak memory of a fresh process that runs the row twice, above what importing the libraries takes
 (rows 1 to 7)."""
 
 
 def main() -> int:
-  """Runs the command line; returns 2 when torch is needed and not there."""
+  """Runs the command line; returns 2 if torch is needed but missing."""
   args = _parse()
   torch_rows = sorted(set(args.rows) & set("123456"))
   torch = importlib.util.find_spec("torch") is not None
@@ -45,7 +45,7 @@ def main() -> int:
       file=sys.stderr,
     )
     return 2
-  keep_memory()  # for both sides, as the command lines have it
+  keep_memory()  # for both sides, as in the commands
   with tempfile.TemporaryDirectory() as folder:
     result = _measure(args, torch, folder)
   if args.json:
@@ -67,7 +67,7 @@ def _parse() -> argparse.Namespace:
     "--bfloat16",
     action=argparse.BooleanOptionalAction,
     default=bool(instruction_sets() & {"amx_bf16", "avx512_bf16"}),
-    help="time rows 1 to 6 in bfloat16 as well; default: if the processor has instructions for it",
+    help="time rows 1 to 6 in bfloat16 too; default: if the processor has instructions for it",
   )
   args = parser.parse_args()
   args.repeats = args.repeats or (3 if args.quick else 5)
@@ -86,7 +86,7 @@ def _measure(args: argparse.Namespace, torch: bool, folder: str) -> dict[str, An
 
   from benchmarks import limits, pipeline, report, startup
 
-  # The processes of the memory columns load from here what this one has compiled.
+  # The processes of the memory columns load from here what this one compiled.
   jax.config.update("jax_compilation_cache_dir", folder)
 
   machine = describe_machine(torch)
@@ -108,7 +108,7 @@ def _measure(args: argparse.Namespace, torch: bool, folder: str) -> dict[str, An
 
 
 def _compare(args: argparse.Namespace, folder: str) -> list[Any]:
-  """Rows 1 to 7, each line shown as soon as it is there."""
+  """Measures rows 1 to 7, and shows each line as soon as it is measured."""
   from benchmarks import case as cases
   from benchmarks import memory, report, rows, timing
 
@@ -137,7 +137,7 @@ def _compare(args: argparse.Namespace, folder: str) -> list[Any]:
 
 
 def _best_peer(case: Any) -> tuple[str, Callable[[], Any]]:
-  """The peer of a case in its faster memory format, and the name of that."""
+  """Returns the peer of a case in its faster memory format, and the name of the format."""
   from benchmarks import peer, timing
 
   seconds = {}
@@ -153,7 +153,7 @@ def _best_peer(case: Any) -> tuple[str, Callable[[], Any]]:
 
 
 def _bfloat16(case: Any, peer_run: Callable[[], Any], rounds: int) -> tuple[float, float]:
-  """Seconds of ours and of the peer, both in bfloat16; results are not compared."""
+  """Returns seconds of ours and of the peer, both in bfloat16; results are not compared."""
   from benchmarks import inputs, peer, timing
 
   with inputs.compute_dtype("bfloat16"):
@@ -164,7 +164,7 @@ def _bfloat16(case: Any, peer_run: Callable[[], Any], rounds: int) -> tuple[floa
 
 
 def describe_machine(torch: bool) -> dict[str, str]:
-  """What numbers depend on: processor, cores and versions."""
+  """Describes what the numbers depend on: processor, cores and versions."""
   import importlib.metadata
 
   names = ["jax", "jaxlib", *(["torch"] if torch else [])]

@@ -1,4 +1,4 @@
-"""Row 8: whole processes of `infer.py`, from their start to the picture on the disk."""
+"""Row 8: whole processes of `infer.py`, from their start to the written picture."""
 
 import statistics
 import sys
@@ -23,7 +23,7 @@ def lines(rounds: int, *, quick: bool, memory: bool) -> list[Line]:
   Args:
     rounds: processes of each kind.
     quick: AdaIN only.
-    memory: measure the large picture as well.
+    memory: measure the large picture too.
   """
   found = []
   with tempfile.TemporaryDirectory() as folder:
@@ -78,7 +78,7 @@ def _large(folder: Path, transform: str) -> Line:
   gigabytes = (run.peak or 0) / 1e9
   note = f"ratio: peak memory in units of {LARGE_BYTES / 1e9:g} GB"
   if run.stopped:
-    note += f"; stopped at {gigabytes:.1f} GB, before it was done"
+    note += f"; stopped at {gigabytes:.1f} GB, before it was finished"
   return Line(
     "8",
     f"infer.py, {label(transform)}, one content of {LARGE_SIDE} x {LARGE_SIDE}, peak memory",

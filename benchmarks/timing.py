@@ -8,14 +8,14 @@ from typing import Any
 
 import jax
 
-# After this long no further round is begun, but a median needs a few.
+# No further round starts after this time, but a median needs a few.
 PATIENCE_SECONDS = 90.0
 LEAST_ROUNDS = 3
-# OpenMP's and XLA's threads look for more work for some milliseconds after the last.
+# OpenMP's and XLA's threads wait for more work for some milliseconds after the last.
 SETTLE_SECONDS = 0.05
-# Memory that one side gives back while the other has its turn can cost the next first use more
-# than the work itself, above all on virtual machines (a step of 2.2 s was seen to take 3.1 s). So a
-# call shorter than this follows one that is not timed.
+# If one side returns memory during the other's turn, its next use can cost more than the work
+# itself, above all on virtual machines (a step of 2.2 s once took 3.1 s). So a call shorter than
+# this follows one that is not timed.
 SHORT_SECONDS = 10.0
 
 
@@ -33,7 +33,7 @@ class Timings:
 
 
 def seconds(function: Callable[[], Any]) -> float:
-  """Times one call; what JAX computes in the background is waited for."""
+  """Times one call, including what JAX computes in the background."""
   time.sleep(SETTLE_SECONDS)
   start = time.perf_counter()
   jax.block_until_ready(function())
@@ -41,10 +41,10 @@ def seconds(function: Callable[[], Any]) -> float:
 
 
 def alternate(ours: Callable[[], Any], peer: Callable[[], Any] | None, rounds: int) -> Timings:
-  """Times both functions in turns, so that a slow spell of the machine meets both.
+  """Times both functions in turns, so that a slow period of the machine affects both.
 
-  A turn is two calls of which the second counts, or one if it is long. Long ones get fewer rounds,
-  but at least three (or `rounds`).
+  A turn is two calls of which the second is timed, or one if it is long. Long ones get fewer
+  rounds, but at least three (or `rounds`).
 
   Args:
     ours: our side.

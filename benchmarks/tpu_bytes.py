@@ -1,9 +1,9 @@
-"""Bytes that AdaConv's operation moves on a TPU, beside an ordinary convolution of its size.
+"""Memory traffic of AdaConv's operation on a TPU, beside an ordinary convolution of its size.
 
     python -m benchmarks.tpu_bytes
 
-The TPU compiler's own count for one v5e device, batch 8, float32, k = 3, at the published scales.
-Needs libtpu (`pip install -e '.[tpu]'`) but no TPU, and takes some minutes.
+The TPU compiler reports it, for one v5e device, batch 8, float32, k = 3, at the published scales.
+It needs libtpu (`pip install -e '.[tpu]'`) but no TPU, and takes some minutes.
 """
 
 import functools
@@ -44,7 +44,7 @@ def megabytes(function: Callable[..., Any], device: Any, *shapes: tuple[int, ...
 def main() -> None:
   """Prints the table."""
   try:
-    device = aot.tpu_devices("v5e:2x2")[0]
+    device = aot.tpu_devices(aot.Slice("v5e", "2x2"))[0]
   except FileNotFoundError as error:
     sys.exit(f"error: {error}")
   print(f"{'scale':<26}{'pass':<10}{'shared MB':>10}{'AdaConv MB':>12}{'ratio':>7}")
