@@ -4,7 +4,7 @@
   python .ci/commit_subjects.py --message FILE  a message that is being written
 
 New commits are those after BASE, else after the last tag, else from the commit that added this
-file. In a shallow clone that does not reach so far back, they are all that it has.
+file. In a shallow clone that does not reach back that far, they are all of its commits.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 LONGEST = 72
-# First words of a statement or a title, in whose place an order has its verb.
+# First words of a statement or a title, where an imperative has its verb.
 NO_VERBS = set(
   "a all an as both each every for his how in it its no now of on one our some the their there "
   "these they this those to two we what when where which with".split()
@@ -26,12 +26,12 @@ VERBS = set("bias bring embed focus shed shred spring string".split())
 def fault(subject: str) -> str | None:
   """Says what is wrong with the first line of a message; None if nothing is.
 
-  English does not show an imperative by its form, so only what cannot be one is refused: an
-  article or the like, and a first word that ends in "ed", "ing", "s" or a colon.
+  In English an imperative has no form of its own, so only what cannot be one is refused: an article
+  or the like, and a first word that ends in "ed", "ing", "s" or a colon.
   """
   if len(subject) > LONGEST:
     return f"{len(subject)} characters; the most are {LONGEST}"
-  word = re.match(r"[A-Za-z]+(?=\s|$)", subject)
+  word = re.match(r"[A-Za-z]+(?=,?\s|$)", subject)
   if not word:
     return "expected a verb first, such as Add or Fix"
   verb = word[0].lower()
@@ -70,7 +70,7 @@ def new_commits(base: str | None) -> list[str]:
 
 
 def first_line(message: str) -> str:
-  """The subject of a message with Git's comments."""
+  """Returns the subject of a message that may have Git's comments."""
   written = [line for line in message.splitlines() if line.strip() and not line.startswith("#")]
   return written[0].strip() if written else ""
 

@@ -24,7 +24,7 @@ def lowest(requirement: str) -> str:
 
 
 def constraints(setup: Path, extras: list[str]) -> list[str]:
-  """The lowest versions of what the package requires, with those `extras`.
+  """Returns the lowest versions of the requirements of the package and of `extras`.
 
   Raises:
     ValueError: a requirement has no lower bound.
