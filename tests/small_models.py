@@ -1,5 +1,6 @@
 """Small trained models: random parameters with which images stay inside [0, 1]."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,17 @@ def small_stylizer(transform: str, seed: int = 0) -> Stylizer:
   last = params["decoder"]["conv1_2"]
   last["kernel"], last["bias"] = last["kernel"] / 10, np.full(3, 0.5, np.float32)
   return Stylizer(params, vgg_weights.load("vgg16")[0], model, VGG("vgg16"))
+
+
+def cropping_stylizer() -> Stylizer:
+  """An AdaConv that takes the middle square of styles, as imported ones do."""
+  stylizer = small_stylizer("adaconv")
+  model: Any = stylizer.model
+  return dataclasses.replace(stylizer, model=model.clone(style_fit="crop"))
+
+
+# Heights and widths of styles: tall, wide, enlarged, with an odd number of pixels to cut, square.
+CROPPED = ((70, 45), (45, 71), (30, 100), (301, 400), (64, 64))
 
 
 def picture(seed: int, *shape: int) -> Any:

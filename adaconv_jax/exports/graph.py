@@ -116,6 +116,10 @@ class Ops(Protocol):
     """Resizes to `size` squared, antialiased; see `ops.resize`."""
     ...
 
+  def resize_middle(self, x: Value, size: int) -> Value:
+    """Resizes the middle square to `size` squared, antialiased; see `ops.extent.resize_middle`."""
+    ...
+
   def at_least(self, x: Value, size: int) -> Value:
     """Enlarges the sides that are shorter than `size` to it, linearly."""
     ...
@@ -150,16 +154,11 @@ class Ops(Protocol):
 
 
 def check_stylizer(stylizer: Stylizer) -> None:
-  """Raises ValueError for a model that is neither of the package's two, or that crops styles."""
+  """Raises ValueError for a model that is neither of the package's two."""
   if not isinstance(stylizer.model, AdaIN | AdaConv):
     raise ValueError(
       f"model: expected AdaIN or AdaConv, got {type(stylizer.model).__name__}, whose operations "
       "the exports do not know; save_bundle writes a model for this package"
-    )
-  if stylizer.model.style_fit == "crop":
-    raise ValueError(
-      "model: expected style_fit squeeze, got crop, as imported AdaConvs have it: the exports do "
-      "not crop styles; a bundle runs the model in this package"
     )
 
 
@@ -224,7 +223,8 @@ class Graph:
     if not isinstance(model, AdaConv):
       fitted = ops.at_least(style, SMALLEST_STYLE)
       return ops.stats(self._encode(ops.mirror_to_multiple(fitted, STRIDE)))
-    x = self._encode(ops.resize(style, model.style_size))
+    fit = ops.resize_middle if model.style_fit == "crop" else ops.resize
+    x = self._encode(fit(style, model.style_size))
     for index in range(3):
       x = self._conv(x, f"style_encoder/conv{index + 1}", small=True)
       x = ops.mean_pool(ops.leaky_relu(x, 0.01))

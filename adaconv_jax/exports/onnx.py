@@ -257,17 +257,31 @@ class _Nodes:
     return self._node("Slice", x, self._array([0, 0]), size, self._array([2, 3]))
 
   def resize(self, x: Value, size: int) -> Value:
-    columns = self._node("Transpose", self._sampling(self._length(x, 3), size), perm=[1, 0])
-    x = self._node("MatMul", x, columns)
-    return self._node("MatMul", self._sampling(self._length(x, 2), size), x)
+    return self._sample(x, size, [self._array(size)] * 2)
 
-  def _sampling(self, length: Value, size: int) -> Value:
-    """Returns the weights of `length` pixels in each of `size`, `[size, length]`."""
-    number = self._node("Cast", length, to=self.onnx.TensorProto.FLOAT)
-    one = self._array(1.0)
-    scale = self._node("Div", number, self._array(float(size)))
+  def resize_middle(self, x: Value, size: int) -> Value:
+    sides = [self._length(x, axis) for axis in (2, 3)]
+    shorter = self._node("Min", *sides)
+    products = [self._node("Mul", side, self._array(size)) for side in sides]
+    return self._sample(x, size, [self._node("Div", product, shorter) for product in products])
+
+  def _sample(self, x: Value, size: int, resized: list[Value]) -> Value:
+    """Resizes height and width to `resized`, and returns the middle of it, of `size` squared."""
+    rows, columns = (self._sampling(self._length(x, 2 + i), size, resized[i]) for i in range(2))
+    x = self._node("MatMul", x, self._node("Transpose", columns, perm=[1, 0]))
+    return self._node("MatMul", rows, x)
+
+  def _sampling(self, length: Value, size: int, resized: Value) -> Value:
+    """Returns the weights of `length` pixels in the middle `size` of `resized`."""
+    number, new = (
+      self._node("Cast", side, to=self.onnx.TensorProto.FLOAT) for side in (length, resized)
+    )
+    one, half = self._array(1.0), self._array(0.5)
+    scale = self._node("Div", number, new)
+    beyond = self.multiply(self.subtract(new, self._array(float(size))), half)
     centers = self._array((np.arange(size, dtype=np.float32) + 0.5).reshape(-1, 1))
-    places = self.subtract(self.multiply(centers, scale), self._array(0.5))
+    centers = self.add(centers, self._node("Round", beyond))
+    places = self.subtract(self.multiply(centers, scale), half)
     pixels = self._node("Range", self._array(0.0), number, one)
     distance = self._node("Abs", self.subtract(places, pixels))
     distance = self._node("Div", distance, self._node("Max", scale, one))

@@ -160,7 +160,14 @@ class _Jax(Arithmetic):
     return x
 
   def resize(self, x: Value, size: int) -> Value:
-    rows, columns = (_sampling(x.shape[axis], size) for axis in (1, 2))
+    return self._sample(x, *(_sampling(x.shape[axis], size, size) for axis in (1, 2)))
+
+  def resize_middle(self, x: Value, size: int) -> Value:
+    sides = [x.shape[axis] for axis in (1, 2)]
+    shorter = jnp.minimum(*map(jnp.asarray, sides))
+    return self._sample(x, *(_sampling(side, size, size * side // shorter) for side in sides))
+
+  def _sample(self, x: Value, rows: jax.Array, columns: jax.Array) -> Value:
     return jnp.einsum("nhwc,yh,xw->nyxc", x, rows, columns, precision="highest")
 
   def at_least(self, x: Value, size: int) -> Value:
@@ -222,10 +229,14 @@ def _pool(x: jax.Array, start: float, combine: Callable[..., Any]) -> jax.Array:
   return lax.reduce_window(x, start, combine, window, window, "VALID")
 
 
-def _sampling(length: Any, size: int) -> jax.Array:
-  """Returns the weights of `length` pixels in each of `size`, as in `jax.image.resize`."""
-  scale = jnp.asarray(length).astype(jnp.float32) / size
-  places = (jnp.arange(size) + 0.5) * scale - 0.5
+def _sampling(length: Any, size: int, resized: Any) -> jax.Array:
+  """Returns the weights of `length` pixels in the middle `size` of `resized`, `[size, length]`.
+
+  They are those of `jax.image.resize`.
+  """
+  scale = jnp.asarray(length).astype(jnp.float32) / resized
+  cut = jnp.round(jnp.asarray(resized - size) / 2)
+  places = (jnp.arange(size) + cut + 0.5) * scale - 0.5
   distance = jnp.abs(places[:, None] - jnp.arange(length)[None]) / jnp.maximum(scale, 1)
   weights = jnp.maximum(1 - distance, 0)
   return weights / weights.sum(1, keepdims=True)

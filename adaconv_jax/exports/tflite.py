@@ -198,8 +198,12 @@ class _TensorFlow(Arithmetic):
     return x[:, : other.shape[1], : other.shape[2]]
 
   def resize(self, x: Value, size: int) -> Value:
-    rows, columns = (_sampling(side, size, antialias=True) for side in x.shape[1:3])
-    return self._sample(x, rows, columns)
+    return self._sample(x, *(_sampling(side, size) for side in x.shape[1:3]))
+
+  def resize_middle(self, x: Value, size: int) -> Value:
+    sides = x.shape[1:3]
+    resized = [size * side // min(sides) for side in sides]
+    return self._sample(x, *(_sampling(s, size, r) for s, r in zip(sides, resized, strict=True)))
 
   def at_least(self, x: Value, size: int) -> Value:
     if min(x.shape[1:3]) >= size:
@@ -240,10 +244,16 @@ class _TensorFlow(Arithmetic):
     return self.tf.cond(x < 1, then, otherwise)
 
 
-def _sampling(length: int, size: int, *, antialias: bool) -> np.ndarray:
-  """Returns the weights of `length` pixels in each of `size`, as in `jax.image.resize`."""
-  scale = length / size
-  places = (np.arange(size) + 0.5) * scale - 0.5
+def _sampling(
+  length: int, size: int, resized: int | None = None, *, antialias: bool = True
+) -> np.ndarray:
+  """Returns the weights of `length` pixels in the middle `size` of `resized`, `[size, length]`.
+
+  They are those of `jax.image.resize`. Without `resized`, it is `size`.
+  """
+  resized = resized or size
+  scale = length / resized
+  places = (np.arange(size) + round((resized - size) / 2) + 0.5) * scale - 0.5
   distance = np.abs(places[:, None] - np.arange(length)) / (max(scale, 1) if antialias else 1)
   weights = np.maximum(1 - distance, 0)
   return (weights / weights.sum(1, keepdims=True)).astype(np.float32)

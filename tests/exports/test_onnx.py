@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from small_models import SETTINGS, picture, small_stylizer
+from small_models import CROPPED, SETTINGS, cropping_stylizer, picture, small_stylizer
 
 from adaconv_jax import inference
 from adaconv_jax.exports import onnx as onnx_format
@@ -39,6 +39,12 @@ def whole(stylizer, tmp_path_factory):
   return load(stylizer, tmp_path_factory.mktemp("one"), "stylize")
 
 
+@pytest.fixture(scope="module")
+def cropping(tmp_path_factory):
+  stylizer = cropping_stylizer()
+  return stylizer, load(stylizer, tmp_path_factory.mktemp("crop"), "style")
+
+
 def number(alpha):
   return np.asarray(alpha, np.float32)
 
@@ -56,6 +62,15 @@ def test_any_size_is_stylized_as_by_the_stylizer(stylizer, whole, content_size, 
     assert got.shape == content.shape and got.dtype == np.float32
     expected = inference.render(stylizer, content, code, number(alpha))
     assert levels(got, expected) < EXACT, alpha
+
+
+@pytest.mark.parametrize("size", CROPPED)
+def test_a_model_that_crops_styles_gets_their_middle_square(size, cropping):
+  stylizer, encode = cropping
+  style = picture(0, 1, *size)
+  code = jax.tree.leaves(inference.encode(stylizer, style))
+  expected = np.concatenate([np.ravel(leaf) for leaf in code])
+  assert np.abs(encode(style=style)[0] - expected).max() < 1e-4 * np.abs(expected).max()
 
 
 def test_alpha_0_is_the_content_and_alpha_beyond_1_is_1(whole):

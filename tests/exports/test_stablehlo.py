@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 from jax import export
-from small_models import picture, small_stylizer
+from small_models import CROPPED, cropping_stylizer, picture, small_stylizer
 
 from adaconv_jax import inference
 from adaconv_jax.exports import stablehlo
@@ -35,6 +35,14 @@ def files(stylizer, tmp_path_factory):
   return folder
 
 
+@pytest.fixture(scope="module")
+def cropping(tmp_path_factory):
+  stylizer = cropping_stylizer()
+  path = tmp_path_factory.mktemp("crop") / "style"
+  path.write_bytes(stablehlo.write(stylizer, "style", dtype="float32"))
+  return stylizer, stablehlo.load(path)
+
+
 def number(alpha):
   return np.asarray(alpha, np.float32)
 
@@ -53,6 +61,15 @@ def test_any_size_is_stylized_as_by_the_stylizer(stylizer, files, content_size, 
     assert got.shape == content.shape
     expected = inference.render(stylizer, content, code, number(alpha))
     assert levels(got, expected) < EXACT, alpha
+
+
+@pytest.mark.parametrize("size", CROPPED)
+def test_a_model_that_crops_styles_gets_their_middle_square(size, cropping):
+  stylizer, encode = cropping
+  style = picture(0, 1, *size)
+  code = jax.tree.leaves(inference.encode(stylizer, style))
+  expected = np.concatenate([np.ravel(leaf) for leaf in code])
+  assert np.abs(encode(style=style)[0] - expected).max() < 1e-4 * np.abs(expected).max()
 
 
 def test_split_graphs_compute_the_same_as_the_single_one(files):

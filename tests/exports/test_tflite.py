@@ -2,9 +2,10 @@
 
 import importlib.util
 
+import jax
 import numpy as np
 import pytest
-from small_models import picture, small_stylizer
+from small_models import CROPPED, cropping_stylizer, picture, small_stylizer
 
 from adaconv_jax import inference
 from adaconv_jax.exports import tflite
@@ -50,6 +51,16 @@ def test_pictures_are_stylized_as_by_the_stylizer(stylizer, size, tmp_path):
     got = run(content=content, style=style, alpha=number(alpha))
     expected = inference.render(stylizer, content, code, number(alpha))
     assert levels(got, expected) < EXACT, alpha
+
+
+@pytest.mark.parametrize("size", CROPPED)
+def test_a_model_that_crops_styles_gets_their_middle_square(size, tmp_path):
+  stylizer = cropping_stylizer()
+  encode = load(stylizer, tmp_path, "style", size)
+  style = picture(0, 1, *size)
+  code = jax.tree.leaves(inference.encode(stylizer, style))
+  expected = np.concatenate([np.ravel(leaf) for leaf in code])
+  assert np.abs(encode(style=style)[0] - expected).max() < 1e-4 * np.abs(expected).max()
 
 
 def test_split_graphs_compute_the_same_as_the_stylizer(stylizer, tmp_path):
