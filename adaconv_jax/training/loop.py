@@ -1,11 +1,12 @@
 """The training: data, model, state, and the loop."""
 
 import contextlib
+import dataclasses
 import functools
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,11 +25,12 @@ from adaconv_jax.checkpoints.record import (
 )
 from adaconv_jax.data.batches import Batches, CropSpec, DataError, make_batches
 from adaconv_jax.data.heldout import heldout_batches, load_images
-from adaconv_jax.data.prepare import open_lists
+from adaconv_jax.data.prepare import Lists, open_lists
 from adaconv_jax.files import described, expand, in_bucket
 from adaconv_jax.lock import locked
 from adaconv_jax.models.build import init_params
 from adaconv_jax.models.stylizer import Stylizer
+from adaconv_jax.models.transfer_model import Params
 from adaconv_jax.training.check import check_settings
 from adaconv_jax.training.devices import fetch, process_batch_size, replicate, shard
 from adaconv_jax.training.from_config import Config, make_networks, make_steps
@@ -37,9 +39,10 @@ from adaconv_jax.training.objective import make_style_features
 from adaconv_jax.training.profile import Span, Tracer
 from adaconv_jax.training.progress import METRICS, Progress
 from adaconv_jax.training.state import TrainState, create_state
-from adaconv_jax.training.step import evaluate, make_eval_step
+from adaconv_jax.training.step import EvalStep, evaluate, make_eval_step
 from adaconv_jax.training.style_cache import StyleCache
 from adaconv_jax.vgg import weights as vgg_weights
+from adaconv_jax.vgg.network import VGGParams
 
 log = logging.getLogger(__name__)
 
@@ -125,33 +128,7 @@ def _train(
   if jax.process_index() == 0:
     still_ours = stack.enter_context(locked(workdir))
 
-  # Data.
-  broken_share = config.data.get("max_broken_share", 0.0)
-  content, style = (
-    lists[role].prepare(
-      min_size=data.min_size,
-      heldout=data[f"heldout_{role}"],
-      seed=config.seed,
-      max_broken_share=broken_share,
-    )
-    for role in ROLES
-  )
-  cutting: Any = {
-    "content_crop": CropSpec(data.content_resize, data.content_crop, flip=True),
-    "style_crop": CropSpec(data.style_resize, data.style_crop),
-    "batch_size": per_process,
-    "process_index": jax.process_index(),
-    "process_count": jax.process_count(),
-  }
-  heldout = heldout_batches(content[1], style[1], **cutting) if config.eval_every_steps else []
-  samples = []
-  if config.sample_every_steps:
-    samples = [
-      load_images(
-        kept_out or trained, config.sample_size, config.sample_images, replace=not kept_out
-      )
-      for trained, kept_out in (content, style)
-    ]
+  pictures = _read_pictures(config, lists, per_process)
   eval_step = make_eval_step(model, shown_vgg, config.loss.style_layers.to_dict())
 
   # State.
@@ -185,18 +162,7 @@ def _train(
     )
   else:
     _announce(workdir, start_step)
-  state, replicated_vgg = replicate(state), replicate(vgg_params)
-  batches = make_batches(
-    content[0],
-    style[0],
-    **cutting,
-    seed=config.seed,
-    start_step=start_step,
-    num_workers=data.num_workers,
-    kept_style_crops=data.kept_style_crops,
-    max_broken_share=broken_share,
-  )
-  stack.enter_context(contextlib.closing(batches))
+  batches = stack.enter_context(contextlib.closing(pictures.batches(start_step)))
   kept_styles = StyleCache(
     make_style_features(
       model, vgg, config.loss.style_layers.to_dict(), colors=bool(config.loss.palette_weight)
@@ -215,107 +181,223 @@ def _train(
   )
   stack.enter_context(contextlib.closing(progress))
 
-  # Loop.
-  saver = _Saver(checkpoints, history, start_step, still_ours)
-  compiled: set[str] = set()
+  loop = _Loop(
+    config=config,
+    stop=stop,
+    tracer=stack.enter_context(contextlib.closing(tracer)),
+    progress=progress,
+    saver=_Saver(checkpoints, history, start_step, still_ours),
+    batches=batches,
+    kept_styles=kept_styles if data.kept_style_crops else None,
+    steps={"reconstruct": reconstruct_step, "transfer": transfer_step},
+    eval_step=eval_step,
+    heldout=pictures.heldout,
+    samples=pictures.samples,
+    vgg_params=replicate(vgg_params),
+    as_stylizer=lambda params: Stylizer(params, vgg_params, model, shown_vgg),
+  )
+  step = loop.run(replicate(state), start_step)
+  _report(progress, batches)
+  if step < config.num_steps:
+    log.warning("saved step %d; rerun the same command to resume", step)
+  return step
 
-  @contextlib.contextmanager
-  def compiling(program: str) -> Iterator[None]:
-    """Saves before a program is compiled, so that a signal may end the process meanwhile."""
-    if program in compiled:
-      yield
-      return
-    progress.flush()
-    with progress.pause(f"compiling ({program})", once=True):
-      progress.sync()
-      saver.save(state)
-      saver.wait()
-      with stop.nothing_to_save():
-        yield
-    compiled.add(program)
 
-  def step_once(state: TrainState, step: int) -> tuple[TrainState, Any]:
+class _Pictures(NamedTuple):
+  """What a run reads.
+
+  Attributes:
+    batches: the batches from a step on.
+    heldout: batches of what is not trained on; empty if held-out losses are off.
+    samples: contents and styles of the sample grids; empty if these are off.
+  """
+
+  batches: Callable[[int], Batches]
+  heldout: list[Any]
+  samples: list[np.ndarray]
+
+
+def _read_pictures(config: Config, lists: Mapping[str, Lists], per_process: int) -> _Pictures:
+  """Checks all images, and loads those that are held out or sampled."""
+  data = config.data
+  broken_share = data.get("max_broken_share", 0.0)
+  content, style = (
+    lists[role].prepare(
+      min_size=data.min_size,
+      heldout=data[f"heldout_{role}"],
+      seed=config.seed,
+      max_broken_share=broken_share,
+    )
+    for role in ROLES
+  )
+  cutting: Any = {
+    "content_crop": CropSpec(data.content_resize, data.content_crop, flip=True),
+    "style_crop": CropSpec(data.style_resize, data.style_crop),
+    "batch_size": per_process,
+    "process_index": jax.process_index(),
+    "process_count": jax.process_count(),
+  }
+  heldout = heldout_batches(content[1], style[1], **cutting) if config.eval_every_steps else []
+  samples = []
+  if config.sample_every_steps:
+    samples = [
+      load_images(
+        kept_out or trained, config.sample_size, config.sample_images, replace=not kept_out
+      )
+      for trained, kept_out in (content, style)
+    ]
+  return _Pictures(
+    batches=lambda start_step: make_batches(
+      content[0],
+      style[0],
+      **cutting,
+      seed=config.seed,
+      start_step=start_step,
+      num_workers=data.num_workers,
+      kept_style_crops=data.kept_style_crops,
+      max_broken_share=broken_share,
+    ),
+    heldout=heldout,
+    samples=samples,
+  )
+
+
+@dataclasses.dataclass
+class _Loop:
+  """The steps of a run, and what is saved and reported between them.
+
+  Attributes:
+    config: of the run.
+    stop: notices the signals.
+    tracer: records some steps.
+    progress: reports.
+    saver: saves.
+    batches: what is trained on.
+    kept_styles: replaces styles by their features; None if crops are not kept.
+    steps: the step functions, by the name of their program.
+    eval_step: computes held-out losses.
+    heldout: batches for it; empty if they are off.
+    samples: contents and styles of the sample grids; empty if these are off.
+    vgg_params: replicated.
+    as_stylizer: makes a model of parameters.
+    compiled: the programs that were compiled.
+  """
+
+  config: Config
+  stop: StopRequest
+  tracer: Tracer
+  progress: Progress
+  saver: "_Saver"
+  batches: Batches
+  kept_styles: StyleCache | None
+  steps: Mapping[str, Callable[..., tuple[TrainState, Any]]]
+  eval_step: EvalStep
+  heldout: list[Any]
+  samples: list[np.ndarray]
+  vgg_params: VGGParams
+  as_stylizer: Callable[[Params], Stylizer]
+  compiled: set[str] = dataclasses.field(default_factory=set)
+
+  def run(self, state: TrainState, step: int) -> int:
+    """Goes on from a replicated state after `step` steps, and returns the last step, saved."""
+    config, stop, progress = self.config, self.stop, self.progress
+    with stop.saving():
+      try:
+        if step:
+          self._show(state, step, lacking=True)
+        due = False
+        while step < config.num_steps:
+          self.tracer.before(step + 1)
+          state, metrics = self._step(state, step)
+          step += 1
+          if self.tracer.is_last(step):
+            jax.block_until_ready(state)
+            self.tracer.close()
+          stop.at(step, config.num_steps)
+          stop.note(metrics)
+          progress.step(step, metrics)
+          stopping = stop.reached(step)
+          last = step == config.num_steps
+          due = due or _is_due(step, config.checkpoint_every_steps)
+          if due or last or stopping:
+            progress.flush()  # raises an error if too many steps were skipped
+            progress.sync()
+            # The state is finite, but may contain what made the loss jump, so earlier checkpoints
+            # are kept instead.
+            if last or stopping or not progress.skipped_in_a_row:
+              with progress.pause("saving"):
+                self.saver.save(state)
+              due = False
+          if stopping:
+            break
+          self._show(state, step)
+        if stop.failed():
+          raise stop.failure or DataError("another process could not make its next batch")
+      except (DataError, OSError):
+        self.saver.rescue(state)
+        raise
+      finally:
+        with progress.pause("saving"):
+          self.saver.wait()
+    return step
+
+  def _step(self, state: TrainState, step: int) -> tuple[TrainState, Any]:
+    """Does one step, after `step` others."""
+    config, stop = self.config, self.stop
+    per_process = process_batch_size(config.batch_size)
     try:
-      with progress.waiting():
-        batch = _next(batches)
+      with self.progress.waiting():
+        batch = _next(self.batches)
     except DataError as error:
       if jax.process_count() == 1:
         raise
       # The others wait in this step for the batch. An empty one reports the failure to all, and
       # changes no state.
       stop.failure, batch = error, _blank(config, per_process)
+    program = "transfer"
     if step < config.reconstruct_steps:
-      program, train_step, batch = "reconstruct", reconstruct_step, {"content": batch["content"]}
-    else:
-      program, train_step = "transfer", transfer_step
-    progress.phase(_phase(config, step), new_program=program not in compiled)
-    with compiling(program):
-      if program == "transfer" and data.kept_style_crops:
-        batch = kept_styles(batch)
-      return train_step(state, replicated_vgg, shard({**batch, **stop.request(per_process)}))
+      program, batch = "reconstruct", {"content": batch["content"]}
+    self.progress.phase(_phase(config, step), new_program=program not in self.compiled)
+    with self._compiling(program, state):
+      if program == "transfer" and self.kept_styles is not None:
+        batch = self.kept_styles(batch)
+      return self.steps[program](
+        state, self.vgg_params, shard({**batch, **stop.request(per_process)})
+      )
 
-  def show(state: TrainState, step: int, *, lacking: bool = False) -> None:
+  def _show(self, state: TrainState, step: int, *, lacking: bool = False) -> None:
     """Reports held-out losses and samples where they are due.
 
     With `lacking`, only those that are not there: an earlier run may have ended between saving the
     step and reporting.
     """
+    config, progress = self.config, self.progress
     last = step == config.num_steps
-    if heldout and (_is_due(step, config.eval_every_steps) or last):
+    if self.heldout and (_is_due(step, config.eval_every_steps) or last):
       if not (lacking and agree(progress.has_heldout(step))):
-        with progress.pause("evaluation"), compiling("eval"):
-          losses = evaluate(eval_step, state.result, replicated_vgg, heldout)
+        with progress.pause("evaluation"), self._compiling("eval", state):
+          losses = evaluate(self.eval_step, state.result, self.vgg_params, self.heldout)
         progress.heldout(step, losses)
-    if samples and (_is_due(step, config.sample_every_steps) or last):
+    if self.samples and (_is_due(step, config.sample_every_steps) or last):
       if not (lacking and agree(progress.has_grid(step))):
         params = jax.tree.map(jnp.asarray, fetch(state.result))
-        with progress.pause("samples"), compiling("grid"):
-          progress.grid(step, Stylizer(params, vgg_params, model, shown_vgg), *samples)
+        with progress.pause("samples"), self._compiling("grid", state):
+          progress.grid(step, self.as_stylizer(params), *self.samples)
 
-  step = start_step
-  stack.enter_context(contextlib.closing(tracer))
-  with stop.saving():
-    try:
-      if step:
-        show(state, step, lacking=True)
-      due = False
-      while step < config.num_steps:
-        tracer.before(step + 1)
-        state, metrics = step_once(state, step)
-        step += 1
-        if tracer.is_last(step):
-          jax.block_until_ready(state)
-          tracer.close()
-        stop.at(step, config.num_steps)
-        stop.note(metrics)
-        progress.step(step, metrics)
-        stopping = stop.reached(step)
-        last = step == config.num_steps
-        due = due or _is_due(step, config.checkpoint_every_steps)
-        if due or last or stopping:
-          progress.flush()  # raises an error if too many steps were skipped
-          progress.sync()
-          # The state is finite, but may contain what made the loss jump, so earlier checkpoints
-          # are kept instead.
-          if last or stopping or not progress.skipped_in_a_row:
-            with progress.pause("saving"):
-              saver.save(state)
-            due = False
-        if stopping:
-          break
-        show(state, step)
-      if stop.failed():
-        raise stop.failure or DataError("another process could not make its next batch")
-    except (DataError, OSError):
-      saver.rescue(state)
-      raise
-    finally:
-      with progress.pause("saving"):
-        saver.wait()
-  _report(progress, batches)
-  if step < config.num_steps:
-    log.warning("saved step %d; rerun the same command to resume", step)
-  return step
+  @contextlib.contextmanager
+  def _compiling(self, program: str, state: TrainState) -> Iterator[None]:
+    """Saves before a program is compiled, so that a signal may end the process meanwhile."""
+    if program in self.compiled:
+      yield
+      return
+    self.progress.flush()
+    with self.progress.pause(f"compiling ({program})", once=True):
+      self.progress.sync()
+      self.saver.save(state)
+      self.saver.wait()
+      with self.stop.nothing_to_save():
+        yield
+    self.compiled.add(program)
 
 
 def _describe(origin: Mapping[str, Any]) -> str:
