@@ -118,7 +118,6 @@ def build(studio: Studio, folder: Path, *, model: str, detail: float, shared: bo
     detail: the same for detail.
     shared: whether the page is reached through Gradio's servers, which it then says.
   """
-  contents, styles = work.examples("content"), work.examples("style")
   where = (
     "This page is reached through Gradio's servers, which see the pictures."
     if shared
@@ -128,191 +127,235 @@ def build(studio: Studio, folder: Path, *, model: str, detail: float, shared: bo
     gr.HTML(
       f"<h1>adaconv</h1><p>A picture in the style of another. {where}</p>", elem_classes="head"
     )
+    parts = _Parts(studio, folder)
     with gr.Row(elem_id="columns"):
       with gr.Column(scale=5, min_width=320):
-        upload = Upload(
-          label="Your picture",
-          sources=["upload", "webcam", "clipboard"],
-          type="filepath",
-          height=220,
-          buttons=[],
-          elem_id="upload",
-        )
-        content = gr.Radio(
-          list(contents),
-          value=FIRST_CONTENT,
-          label="Or an example",
-          elem_id="contents",
-          elem_classes="tiles",
-        )
-        style = gr.Radio(
-          list(styles), value=FIRST_STYLE, label="Style", elem_id="styles", elem_classes="tiles"
-        )
-        with gr.Accordion("A style of your own", open=False):
-          own_style = Upload(
-            label="Your style",
-            sources=["upload", "clipboard"],
-            type="filepath",
-            height=160,
-            buttons=[],
-            elem_id="own-style",
-          )
-        with gr.Row(elem_id="sliders"):
-          alpha = gr.Slider(0, 1, 1, step=0.05, label="Strength", info="0 is the picture itself.")
-          details = gr.Slider(
-            0, 1, detail, step=0.05, label="Detail", info="Keeps faces and lettering."
-          )
-        with gr.Accordion("Mix in a second style", open=False):
-          second = gr.Radio(
-            [NONE, *styles], value=NONE, label="Second style", elem_id="seconds",
-            elem_classes="tiles",
-          )  # fmt: skip
-          own_second = Upload(
-            label="Or your own",
-            sources=["upload", "clipboard"],
-            type="filepath",
-            height=140,
-            buttons=[],
-            elem_id="own-second",
-          )
-          share = gr.Slider(0, 1, 0.5, step=0.05, label="Share of the second style")
-        with gr.Accordion("Colors, strokes, size and model", open=False):
-          color = gr.Radio(
-            [(text, name) for name, text in COLOR_NAMES.items()], value=COLORS[0], label="Colors"
-          )
-          strokes = gr.Slider(
-            0.25, 4, 1, step=0.25, label="Strokes",
-            info="2: twice as coarse. Below 1 they are finer, and take longer.",
-          )  # fmt: skip
-          size = gr.Radio(
-            [(SIZE_NAMES[name], name) for name in work.SIZES], value="512", label="Size",
-            info="Pixels of the shorter side, at most. Strokes stay the same.",
-          )  # fmt: skip
-          name = gr.Radio(list(studio.models), value=model, label="Model")
-        with gr.Accordion("Brush: where the style applies", open=False) as brush_part:
-          region = gr.Radio(
-            [EVERYWHERE, PAINTED, UNPAINTED], value=EVERYWHERE, label="The style applies"
-          )
-          brush = Brush(
-            label="Paint on the picture",
-            type="filepath",
-            sources=(),
-            transforms=(),
-            layers=False,
-            brush=gr.Brush(default_size=40, colors=["#e5484d"], color_mode="fixed"),
-            eraser=gr.Eraser(default_size=40),
-            buttons=[],
-            height=420,
-            elem_id="brush",
-          )
-          brush.blob_storage = _Bounded()
+        parts.add_pictures()
+        parts.add_sliders(detail)
+        parts.add_second_style()
+        parts.add_settings(model)
+        parts.add_brush()
       with gr.Column(scale=6, min_width=320, elem_id="right"):
-        button = gr.Button("Stylize", variant="primary", size="lg", elem_id="go")
-        status = gr.HTML(_status("Choose a picture and a style, then press Stylize."))
-        result = gr.HTML(_empty(), elem_id="result")
-        with gr.Row():
-          png = gr.DownloadButton("Download PNG", interactive=False, elem_id="png")
-          jpeg = gr.DownloadButton("Download JPEG", interactive=False, elem_id="jpeg")
+        parts.add_result()
+    parts.connect()
+  page.queue(max_size=QUEUE, api_open=False)
+  return page
 
-    def chosen(example: str | None, path: str | None) -> Path:
-      if path is not None:
-        return Path(path)
-      if example not in contents:
-        raise Refused("Choose a picture first: upload one, or take an example.")
-      return contents[example]
 
-    def paint(*values: Any) -> Iterator[Any]:
-      (example, path, style_name, style_path, second_name, second_path, part, *rest) = values
-      mix, strength, fine, colors, coarse, pixels, which, area, layer = part, *rest
-      try:
-        wish = Wish(
-          content=chosen(example, path),
-          style=Path(style_path) if style_path else styles[style_name or FIRST_STYLE],
-          model=which,
-          second=Path(second_path) if second_path else styles.get(second_name),
-          share=mix,
-          alpha=strength,
-          detail=fine,
-          color=colors,
-          strokes=coarse,
-          size=work.SIZES[pixels],
-          brush=_mask(area, layer),
-        )
-        for step in studio.render(wish):
-          if isinstance(step, str):
-            yield _status(step, busy=True), *[gr.skip()] * 3
-          else:
-            yield _status("Writing the files to download.", busy=True), *[gr.skip()] * 3
-            of = Path(path).stem if path else example
-            by = Path(style_path).stem if style_path else style_name
-            yield _shown(step, folder, str(of), str(by))
-      except Exception as error:
-        yield _status(_reason(error), failed=True), *[gr.skip()] * 3
+class _Parts:
+  """The parts of the page; the methods that add some are called in their order on it.
 
-    button.click(
-      paint,
+  Args:
+    studio: makes the pictures.
+    folder: where results go.
+  """
+
+  def __init__(self, studio: Studio, folder: Path):
+    self._studio, self._folder = studio, folder
+    self._contents, self._styles = work.examples("content"), work.examples("style")
+
+  def add_pictures(self) -> None:
+    """The content and the style."""
+    self.upload = Upload(
+      label="Your picture",
+      sources=["upload", "webcam", "clipboard"],
+      type="filepath",
+      height=220,
+      buttons=[],
+      elem_id="upload",
+    )
+    self.content = gr.Radio(
+      list(self._contents),
+      value=FIRST_CONTENT,
+      label="Or an example",
+      elem_id="contents",
+      elem_classes="tiles",
+    )
+    self.style = gr.Radio(
+      list(self._styles), value=FIRST_STYLE, label="Style", elem_id="styles", elem_classes="tiles"
+    )
+    with gr.Accordion("A style of your own", open=False):
+      self.own_style = Upload(
+        label="Your style",
+        sources=["upload", "clipboard"],
+        type="filepath",
+        height=160,
+        buttons=[],
+        elem_id="own-style",
+      )
+
+  def add_sliders(self, detail: float) -> None:
+    """What is changed most often."""
+    with gr.Row(elem_id="sliders"):
+      self.alpha = gr.Slider(0, 1, 1, step=0.05, label="Strength", info="0 is the picture itself.")
+      self.detail = gr.Slider(
+        0, 1, detail, step=0.05, label="Detail", info="Keeps faces and lettering."
+      )
+
+  def add_second_style(self) -> None:
+    """A mix of two styles."""
+    with gr.Accordion("Mix in a second style", open=False):
+      self.second = gr.Radio(
+        [NONE, *self._styles], value=NONE, label="Second style", elem_id="seconds",
+        elem_classes="tiles",
+      )  # fmt: skip
+      self.own_second = Upload(
+        label="Or your own",
+        sources=["upload", "clipboard"],
+        type="filepath",
+        height=140,
+        buttons=[],
+        elem_id="own-second",
+      )
+      self.share = gr.Slider(0, 1, 0.5, step=0.05, label="Share of the second style")
+
+  def add_settings(self, model: str) -> None:
+    """What is changed more rarely."""
+    with gr.Accordion("Colors, strokes, size and model", open=False):
+      self.color = gr.Radio(
+        [(text, name) for name, text in COLOR_NAMES.items()], value=COLORS[0], label="Colors"
+      )
+      self.strokes = gr.Slider(
+        0.25, 4, 1, step=0.25, label="Strokes",
+        info="2: twice as coarse. Below 1 they are finer, and take longer.",
+      )  # fmt: skip
+      self.size = gr.Radio(
+        [(SIZE_NAMES[name], name) for name in work.SIZES], value="512", label="Size",
+        info="Pixels of the shorter side, at most. Strokes stay the same.",
+      )  # fmt: skip
+      self.model = gr.Radio(list(self._studio.models), value=model, label="Model")
+
+  def add_brush(self) -> None:
+    """Where the style applies."""
+    with gr.Accordion("Brush: where the style applies", open=False) as self.brush_part:
+      self.region = gr.Radio(
+        [EVERYWHERE, PAINTED, UNPAINTED], value=EVERYWHERE, label="The style applies"
+      )
+      self.brush = Brush(
+        label="Paint on the picture",
+        type="filepath",
+        sources=(),
+        transforms=(),
+        layers=False,
+        brush=gr.Brush(default_size=40, colors=["#e5484d"], color_mode="fixed"),
+        eraser=gr.Eraser(default_size=40),
+        buttons=[],
+        height=420,
+        elem_id="brush",
+      )
+      self.brush.blob_storage = _Bounded()
+
+  def add_result(self) -> None:
+    """The button, and what it makes."""
+    self.button = gr.Button("Stylize", variant="primary", size="lg", elem_id="go")
+    self.status = gr.HTML(_status("Choose a picture and a style, then press Stylize."))
+    self.result = gr.HTML(_empty(), elem_id="result")
+    with gr.Row():
+      self.png = gr.DownloadButton("Download PNG", interactive=False, elem_id="png")
+      self.jpeg = gr.DownloadButton("Download JPEG", interactive=False, elem_id="jpeg")
+
+  def connect(self) -> None:
+    """Says what the parts call."""
+    self.button.click(
+      self._paint,
       [
-        content, upload, style, own_style, second, own_second, share, alpha, details, color,
-        strokes, size, name, region, brush,
+        self.content, self.upload, self.style, self.own_style, self.second, self.own_second,
+        self.share, self.alpha, self.detail, self.color, self.strokes, self.size, self.model,
+        self.region, self.brush,
       ],
-      [status, result, png, jpeg],
+      [self.status, self.result, self.png, self.jpeg],
       concurrency_limit=1,
       show_progress="minimal",
-      show_progress_on=[result],
+      show_progress_on=[self.result],
       api_visibility="private",
     )  # fmt: skip
-
-    def took(default: str, path: str | None) -> tuple[Any, Any, Any]:
-      """An upload: the example is not chosen any more, or is again if it cannot be used."""
-      if path is None:
-        return default, gr.skip(), gr.skip()
-      try:
-        work.check_upload(Path(path), name=Path(path).name)
-      except Exception as error:
-        return default, None, _status(_reason(error), failed=True)
-      return None, gr.skip(), _status("Ready.")
-
+    quiet: Any = {"show_progress": "hidden", "api_visibility": "private"}
     for own, tiles, default in (
-      (upload, content, FIRST_CONTENT),
-      (own_style, style, FIRST_STYLE),
-      (own_second, second, NONE),
+      (self.upload, self.content, FIRST_CONTENT),
+      (self.own_style, self.style, FIRST_STYLE),
+      (self.own_second, self.second, NONE),
     ):
 
       def check(path: str | None, default: str = default) -> tuple[Any, Any, Any]:
-        return took(default, path)
+        return _took(default, path)
 
-      settings: Any = {"show_progress": "hidden", "api_visibility": "private"}
       for event in (own.input, own.clear):
-        event(check, own, [tiles, own, status], concurrency_limit=2, **settings)
-      tiles.input(lambda: None, None, own, **settings)
-
-    def ground(example: str | None, path: str | None, loaded: Any, is_open: bool) -> Any:
-      """What the brush paints on, and of which picture it is; another one takes its painting."""
-      key = path or example
-      if loaded == key:
-        return gr.skip(), key
-      if not is_open:
-        return None, None
-      try:
-        picture = work.check_upload(chosen(example, path), name="Your picture")
-      except Exception:  # which the upload has reported
-        return None, None
-      with tempfile.NamedTemporaryFile(dir=folder, suffix=".jpg", delete=False) as file:
-        picture.save(file, "JPEG", quality=85)
-      return {"background": file.name, "layers": [], "composite": None}, key
-
-    def opened(example: str | None, path: str | None, before: Any) -> Any:
-      return True, *ground(example, path, before, True)
+        event(check, own, [tiles, own, self.status], concurrency_limit=2, **quiet)
+      tiles.input(lambda: None, None, own, **quiet)
 
     is_open, loaded = gr.State(False), gr.State(None)
-    given, shown = [content, upload, loaded], [brush, loaded]
-    brush_part.expand(opened, given, [is_open, *shown], **settings)
-    brush_part.collapse(lambda: False, None, is_open, **settings)
-    for part in (content, upload):
-      part.change(ground, [*given, is_open], shown, **settings)
+    given, shown = [self.content, self.upload, loaded], [self.brush, loaded]
+    self.brush_part.expand(self._open_brush, given, [is_open, *shown], **quiet)
+    self.brush_part.collapse(lambda: False, None, is_open, **quiet)
+    for part in (self.content, self.upload):
+      part.change(self._ground, [*given, is_open], shown, **quiet)
 
-  page.queue(max_size=QUEUE, api_open=False)
-  return page
+  def _chosen(self, example: str | None, path: str | None) -> Path:
+    if path is not None:
+      return Path(path)
+    if example not in self._contents:
+      raise Refused("Choose a picture first: upload one, or take an example.")
+    return self._contents[example]
+
+  def _paint(self, *values: Any) -> Iterator[Any]:
+    """Makes a picture; yields the status, the result and both files, again and again."""
+    (
+      example, path, style_name, style_path, second_name, second_path, mix, strength, fine, colors,
+      coarse, pixels, which, area, layer,
+    ) = values  # fmt: skip
+    try:
+      wish = Wish(
+        content=self._chosen(example, path),
+        style=Path(style_path) if style_path else self._styles[style_name or FIRST_STYLE],
+        model=which,
+        second=Path(second_path) if second_path else self._styles.get(second_name),
+        share=mix,
+        alpha=strength,
+        detail=fine,
+        color=colors,
+        strokes=coarse,
+        size=work.SIZES[pixels],
+        brush=_mask(area, layer),
+      )
+      for step in self._studio.render(wish):
+        if isinstance(step, str):
+          yield _status(step, busy=True), *[gr.skip()] * 3
+        else:
+          yield _status("Writing the files to download.", busy=True), *[gr.skip()] * 3
+          of = Path(path).stem if path else example
+          by = Path(style_path).stem if style_path else style_name
+          yield _shown(step, self._folder, str(of), str(by))
+    except Exception as error:
+      yield _status(_reason(error), failed=True), *[gr.skip()] * 3
+
+  def _ground(self, example: str | None, path: str | None, loaded: Any, is_open: bool) -> Any:
+    """What the brush paints on, and of which picture it is; another one takes its painting."""
+    key = path or example
+    if loaded == key:
+      return gr.skip(), key
+    if not is_open:
+      return None, None
+    try:
+      picture = work.check_upload(self._chosen(example, path), name="Your picture")
+    except Exception:  # which the upload has reported
+      return None, None
+    with tempfile.NamedTemporaryFile(dir=self._folder, suffix=".jpg", delete=False) as file:
+      picture.save(file, "JPEG", quality=85)
+    return {"background": file.name, "layers": [], "composite": None}, key
+
+  def _open_brush(self, example: str | None, path: str | None, loaded: Any) -> Any:
+    return True, *self._ground(example, path, loaded, True)
+
+
+def _took(default: str, path: str | None) -> tuple[Any, Any, Any]:
+  """An upload: the example is not chosen any more, or is again if it cannot be used."""
+  if path is None:
+    return default, gr.skip(), gr.skip()
+  try:
+    work.check_upload(Path(path), name=Path(path).name)
+  except Exception as error:
+    return default, None, _status(_reason(error), failed=True)
+  return None, gr.skip(), _status("Ready.")
 
 
 def first_wish(model: str, detail: float) -> Wish:

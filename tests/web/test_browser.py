@@ -49,6 +49,7 @@ def open_page(server, chromium):
 
   def open_in(viewport):
     context = chromium.new_context(viewport=viewport, accept_downloads=True, permissions=["camera"])
+    context.set_default_timeout(90_000)  # the machine may be busy
     contexts.append(context)
     page = context.new_page()
     page.elsewhere, page.errors = [], []
@@ -88,6 +89,7 @@ def upload(page, file: dict) -> None:
 
 
 def press(page) -> str:
+  page.locator(".status").evaluate("status => status.textContent = ''")  # of an earlier picture
   page.get_by_role("button", name="Stylize").click()
   page.locator(".status", has_text="Done in").wait_for(timeout=120_000)
   return page.locator(".status").inner_text()
