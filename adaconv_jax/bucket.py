@@ -234,9 +234,28 @@ class RemotePath(PosixGPath):
     """
     self._run(self._fs.pipe_file, str(self), data, mode="create")
 
-  def upload(self, local: Path) -> None:
-    """Writes a file with the contents of a local one; it appears whole or not at all."""
-    self._run(self._fs.put_file, str(local), str(self))
+  def upload(self, local: Path, *, create: bool = False) -> None:
+    """Writes a file with the contents of a local one; it appears whole or not at all.
+
+    Args:
+      local: the file to upload.
+      create: leave a file that is there as it is. Of several that try at once, one succeeds, if
+        the bucket's library knows uploads with this condition, as that of Cloud Storage does.
+
+    Raises:
+      FileExistsError: there is another file, and `create` is set.
+    """
+    if not create:
+      self._run(self._fs.put_file, str(local), str(self))
+      return
+    try:
+      if self.exists():  # for libraries without the condition
+        raise FileExistsError
+      self._run(self._fs.put_file, str(local), str(self), mode="create")
+    except FileExistsError:
+      # Maybe this one: an upload whose answer was lost is tried again.
+      if self.size() != local.stat().st_size or self.read_bytes() != local.read_bytes():
+        raise _explained(FileExistsError(), str(self)) from None
 
   def download(self, local: Path) -> None:
     """Copies a file to a local one."""

@@ -54,6 +54,10 @@ MIRROR_SECONDS = 30.0
 MIRROR_BYTES_PER_SECOND = 2**20
 # Errors of a disk that takes nothing more.
 _FULL = (errno.ENOSPC, errno.EFBIG, errno.EROFS, getattr(errno, "EDQUOT", errno.ENOSPC))
+# Errors of a file system that has no hard links, such as FAT.
+_WITHOUT_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+# Of an output that did not exist when the command began.
+MADE_MEANWHILE = "exists, because another process has made it meanwhile; --overwrite replaces it"
 _KINDS = (
   (stat.S_ISFIFO, "a pipe"),
   (stat.S_ISSOCK, "a socket"),
@@ -302,7 +306,7 @@ def local_copy(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
+def replacing(path: str | Path, *, overwrite: bool = True) -> Iterator[Path]:
   """Yields a temporary path to write to, and puts the file at `path` when the block ends.
 
   Until then, and if the block raises, an existing file at `path` is unchanged. Several processes
@@ -314,8 +318,12 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
   Args:
     path: the file's final name; its folder is created.
+    overwrite: whether a file that is at `path` when the block ends is replaced. If not, one of
+      several processes that write it at once succeeds; where a file system has no hard links, and
+      a bucket no uploads with conditions, this is only checked a moment before.
 
   Raises:
+    FileExistsError: there is a file at `path`, and `overwrite` is not set.
     OSError: `path` is a folder, a pipe or a device, which renaming would replace, too.
   """
   path = expand(path)
@@ -323,7 +331,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="adaconv-") as folder:
       local = Path(folder) / f"{uuid.uuid4().hex}{path.suffix}"
       yield local
-      path.upload(local)
+      path.upload(local, create=not overwrite)
     return
   _check_replaceable(path)
   path.parent.mkdir(parents=True, exist_ok=True)
@@ -335,10 +343,29 @@ def replacing(path: str | Path) -> Iterator[Path]:
   try:
     with naming(path, temporary):
       yield temporary
-      os.replace(temporary, path)
+      if overwrite:
+        os.replace(temporary, path)
+      else:
+        _put(temporary, path)
   finally:
     temporary.unlink(missing_ok=True)
     unfinished.discard(temporary)
+
+
+def _put(temporary: Path, path: Path) -> None:
+  """Gives a file its final name, if nothing has it; a link that leads nowhere is replaced."""
+  try:
+    os.link(temporary, path)
+    return
+  except FileExistsError:
+    exists = path.exists()
+  except OSError as error:
+    if error.errno not in _WITHOUT_LINKS:
+      raise
+    exists = path.exists()
+  if exists:
+    raise FileExistsError(errno.EEXIST, MADE_MEANWHILE, os.fspath(path))
+  os.rename(temporary, path)  # which Windows refuses, if a file has appeared since then
 
 
 def described(error: Exception) -> str:

@@ -1,6 +1,6 @@
 """A lock on a folder, because two trainings in one workdir would mix up their results.
 
-Two runs of `adaconv pack` with one output would, too.
+Two runs of `adaconv pack`, `evaluate` or `video` with one output would, too.
 
 On a disk, the kernel holds the lock and releases it when the process ends, however it ends. A
 bucket has no locks. There, the file `.lock` is written again every few seconds: one that does not
@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adaconv_jax.files import in_bucket, naming, parse_json
+from adaconv_jax.signals import unfinished
 
 if TYPE_CHECKING:
   from adaconv_jax.files import RemotePath
@@ -42,16 +43,21 @@ class WorkdirInUse(RuntimeError):
 
 @contextlib.contextmanager
 def locked(
-  workdir: Path, name: str = "workdir", doing: str = "training"
+  workdir: Path,
+  name: str = "workdir",
+  doing: str = "training",
+  *,
+  file: str = NAME,
+  remains: bool = True,
 ) -> Iterator[Callable[[], None]]:
   """Holds the lock of a folder, which it makes; of several processes, for the first.
-
-  On a disk, the file remains.
 
   Args:
     workdir: the folder.
     name: the option that names it.
     doing: what the process does there.
+    file: the lock; with another name than usual for one of the folder's files.
+    remains: whether it stays on a disk when the block ends; that of a process that was killed does.
 
   Yields:
     A function that raises `WorkdirInUse` if another process has taken the lock over.
@@ -61,7 +67,7 @@ def locked(
     OSError: the folder cannot be made or written to.
   """
   if (remote := in_bucket(workdir)) is not None:
-    lease = _Lease(remote / NAME, name, doing)
+    lease = _Lease(remote / file, name, doing)
     lease.take()
     try:
       yield lease.check
@@ -69,17 +75,43 @@ def locked(
       lease.release()
     return
   workdir.mkdir(parents=True, exist_ok=True)
-  path = workdir / NAME
-  # Without a buffer, because closing a file writes it again, and on a full disk raises an error
-  # without a name in place of the first.
-  with open(path, "ab+", buffering=0) as file:
-    if _lock(file.fileno(), path, name, doing):
-      holder = {"pid": os.getpid(), "host": socket.gethostname()}
-      with naming(path):
-        file.truncate(0)
-        file.write(f"{json.dumps(holder)}\n".encode())
-    # Closing the file releases the lock.
+  with _held(workdir / file, name, doing, remains):
     yield lambda: None
+
+
+@contextlib.contextmanager
+def _held(path: Path, name: str, doing: str, remains: bool) -> Iterator[None]:
+  """Holds a lock on a disk."""
+  while True:
+    # Without a buffer, because closing a file writes it again, and on a full disk raises an error
+    # without a name in place of the first. Closing the file releases the lock.
+    with open(path, "ab+", buffering=0) as file:
+      held = _lock(file.fileno(), path, name, doing)
+      if held and not _is_at(file.fileno(), path):
+        continue  # the one that had it has removed it; now another process may have a new one
+      try:
+        if not remains:
+          unfinished.add(path)  # removed by a signal
+        if held:
+          holder = {"pid": os.getpid(), "host": socket.gethostname()}
+          with naming(path):
+            file.truncate(0)
+            file.write(f"{json.dumps(holder)}\n".encode())
+        yield
+      finally:
+        if not remains:
+          with contextlib.suppress(OSError):  # Windows removes no open file
+            path.unlink()
+          unfinished.discard(path)
+    return
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+  """Whether an open file is the one at `path`."""
+  try:
+    return os.path.samestat(os.fstat(descriptor), os.stat(path))
+  except FileNotFoundError:
+    return False
 
 
 def _in_use(path: "Path | RemotePath", name: str, doing: str) -> WorkdirInUse:

@@ -119,6 +119,35 @@ def test_an_upload_that_fails_is_one_line_and_leaves_the_earlier_file(
   assert path.read_bytes() == b"before" and not temporary.exists()
 
 
+@pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")  # by gcsfs
+@pytest.mark.parametrize("size", [10, 1_300_000])  # in one request, and in several
+def test_of_two_writers_that_may_not_overwrite_the_first_to_finish_wins(bucket, size):
+  path = expand(f"gs://runs/once-{size}")  # resumable uploads of the emulator know no brackets
+  with pytest.raises(FileExistsError, match="exists already"):
+    with replacing(path, overwrite=False) as slow:
+      with replacing(path, overwrite=False) as fast:
+        fast.write_bytes(b"fast" * size)
+      slow.write_bytes(b"slow" * size)
+  assert path.read_bytes() == b"fast" * size
+
+
+def test_the_bucket_itself_refuses_to_overwrite_where_both_looked_before(folder, monkeypatch):
+  path = folder / "both"
+  path.write_bytes(b"fast")
+  monkeypatch.setattr(type(path), "exists", lambda _: False)
+  with pytest.raises(FileExistsError), replacing(path, overwrite=False) as slow:
+    slow.write_bytes(b"slow")
+  assert path.read_bytes() == b"fast"
+
+
+def test_an_upload_whose_answer_was_lost_is_not_taken_for_that_of_another(folder):
+  path = folder / "lost"
+  with replacing(path, overwrite=False) as temporary:
+    path.write_bytes(b"mine")  # as by the first request
+    temporary.write_bytes(b"mine")
+  assert path.read_bytes() == b"mine"
+
+
 def no_waiting(monkeypatch):
   """Lets gcsfs repeat its requests without pauses."""
   import asyncio

@@ -39,6 +39,52 @@ def test_two_writers_do_not_touch_each_others_temporary_file(tmp_path):
   assert (tmp_path / "file").read_text() == "first"  # the last to finish
 
 
+def no_links(*_):
+  raise OSError(errno.EPERM, "Operation not permitted")
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_of_several_writers_that_may_not_overwrite_the_first_to_finish_wins(
+  tmp_path, monkeypatch, links
+):
+  if not links:
+    monkeypatch.setattr(os, "link", no_links)
+  path = tmp_path / "file"
+  with pytest.raises(FileExistsError, match="made it meanwhile; --overwrite") as raised:
+    with replacing(path, overwrite=False) as slow:
+      with replacing(path, overwrite=False) as fast:
+        fast.write_text("fast")
+      slow.write_text("slow")
+  assert raised.value.filename == str(path)
+  assert path.read_text() == "fast"
+  assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_link_that_leads_nowhere_is_no_file_that_would_be_overwritten(
+  tmp_path, monkeypatch, links
+):
+  if not links:
+    monkeypatch.setattr(os, "link", no_links)
+  path = tmp_path / "file"
+  path.symlink_to("nowhere")
+  with replacing(path, overwrite=False) as temporary:
+    temporary.write_text("new")
+  assert path.read_text() == "new" and not path.is_symlink()
+
+
+def test_an_error_of_the_disk_is_not_taken_for_missing_links(tmp_path, monkeypatch):
+  def full(*_):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+  monkeypatch.setattr(os, "link", full)
+  with pytest.raises(OSError, match="No space left") as raised:
+    with replacing(tmp_path / "file", overwrite=False) as temporary:
+      temporary.write_text("new")
+  assert raised.value.filename == str(tmp_path / "file")
+  assert not list(tmp_path.iterdir())
+
+
 WRITES = """
 import sys, time
 from adaconv_jax.files import replacing

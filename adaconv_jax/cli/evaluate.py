@@ -1,6 +1,7 @@
 """`adaconv evaluate`: renders pairs with trained models, scores them and shows them on sheets."""
 
 import argparse
+import contextlib
 import dataclasses
 import functools
 import sys
@@ -49,6 +50,7 @@ from adaconv_jax.evaluation.peers import PEERS, Peer, load_peer
 from adaconv_jax.evaluation.report import (
   MEANINGS,
   Results,
+  check_folder,
   prepare_folder,
   summarize,
   table,
@@ -58,6 +60,7 @@ from adaconv_jax.evaluation.report import (
 from adaconv_jax.evaluation.sheets import beside, blocks, contents_per_sheet, grids, strips
 from adaconv_jax.evaluation.similarity import Box, Spread, spread
 from adaconv_jax.files import Json, expand, printable, replacing, sha256
+from adaconv_jax.lock import WorkdirInUse, locked
 from adaconv_jax.models.stylizer import Stylizer
 
 
@@ -81,7 +84,12 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "adaconv evaluate") -
     wrong and nothing was done, 130 after Ctrl-C.
   """
   args = _parser(prog).parse_args(argv)
-  out = expand(args.output)
+  with contextlib.ExitStack() as stack:
+    return _evaluate(args, expand(args.output), stack)
+
+
+def _evaluate(args: argparse.Namespace, out: Path, stack: contextlib.ExitStack) -> int:
+  """Does as `main`, and leaves the lock of the output folder to `stack`."""
   try:
     found = find_inputs(args.content, args.style, args.output, sheets=True)
     draw_pairs(len(found[0]), len(found[1]), args.pairs)  # fails if there are not so many
@@ -89,8 +97,10 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "adaconv evaluate") -
     ours, files = _load_models(args.model, args.vgg_weights)
     models = ours | {name: load_peer(name) for name in dict.fromkeys(args.peer)}
     network, loss_vgg = load_loss_network()
+    check_folder(out)
+    stack.enter_context(locked(out, "output", "evaluating", remains=False))
     prepare_folder(out, overwrite=args.overwrite)
-  except (ValueError, OSError, CheckpointError) as error:
+  except (ValueError, OSError, CheckpointError, WorkdirInUse) as error:
     report(f"error: {described(error)}")
     return EXIT_USAGE
   try:

@@ -77,6 +77,7 @@ def render_pairs(
   size: int | None,
   style_size: int | None,
   quality: int,
+  overwrite: bool = True,
 ) -> int:
   """Makes all pairs, and reports those that cannot be made.
 
@@ -87,12 +88,14 @@ def render_pairs(
     size: pixels on the contents' shorter side; None leaves them as they are.
     style_size: the same for styles.
     quality: of JPEG and WebP, 1 to 100.
+    overwrite: whether an output that exists is replaced; one that another process has made
+      meanwhile fails otherwise.
 
   Returns:
     How many failed.
   """
   codes: dict[Path, StyleCode | None] = {}  # None: the style cannot be used, and that was reported
-  failed = 0
+  failed, saving = 0, (quality, overwrite)
   with Bar(total=len(pairs), unit="image", disable=len(pairs) == 1) as bar:
     for path, group in itertools.groupby(pairs, lambda pair: pair.content.path):
       group = list(group)
@@ -111,7 +114,7 @@ def render_pairs(
               codes[style] = _attempt(style, _read_style, *arguments)
           found = [codes[style] for style in styles]
           if all(code is not None for code in found):
-            done = _attempt(pair.output, _make, stylizer, content, found, look, quality)
+            done = _attempt(pair.output, _make, stylizer, content, found, look, *saving)
         failed += done is None
         bar.update()
   return failed
@@ -221,6 +224,7 @@ def _make(
   codes: list[StyleCode],
   look: Look,
   quality: int,
+  overwrite: bool,
 ) -> Path:
   """Makes one image, and puts it at `output` whole or not at all."""
   code = codes if content.masks is not None else mix(codes, look.weights)
@@ -231,7 +235,7 @@ def _make(
   else:
     made = render_encoded(stylizer, content.code, code, *arguments)
     stylized = out_of_bucket(content.code, made)
-  with replacing(output) as temporary:
+  with replacing(output, overwrite=overwrite) as temporary:
     images.save(temporary, stylized, quality=quality, alpha=content.opacity)
   return output
 

@@ -73,6 +73,7 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "adaconv stylize") ->
       size=args.size,
       style_size=args.style_size,
       quality=args.quality,
+      overwrite=args.overwrite,
     )
   except KeyboardInterrupt:
     print("interrupted; what is written so far is whole", file=sys.stderr)

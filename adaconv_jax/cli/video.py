@@ -1,6 +1,7 @@
 """`adaconv video`: renders videos in the style of pictures."""
 
 import argparse
+import contextlib
 import sys
 from collections.abc import Sequence
 from fractions import Fraction
@@ -31,6 +32,7 @@ from adaconv_jax.cli.options import (
 )
 from adaconv_jax.cli.pairs import check_no_input
 from adaconv_jax.files import expand, printable, unwritable
+from adaconv_jax.lock import WorkdirInUse, locked
 from adaconv_jax.video.convert import convert
 from adaconv_jax.video.reader import FOLDER_RATE, Video, open_video
 from adaconv_jax.video.steady import STEADY
@@ -51,6 +53,12 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "adaconv video") -> i
   """
   parser = _parser(prog)
   args = parser.parse_args(argv)
+  with contextlib.ExitStack() as stack:
+    return _render(args, stack)
+
+
+def _render(args: argparse.Namespace, stack: contextlib.ExitStack) -> int:
+  """Does as `main`, and leaves the lock of the output to `stack`."""
   try:
     if args.resume and args.overwrite:
       raise ValueError("--resume and --overwrite: expected one of them, got both")
@@ -58,10 +66,7 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "adaconv video") -> i
     check_no_input([output], [args.input, *args.style, *(args.mix_to or ())])
     if fault := unwritable(output.parent):
       raise ValueError(f"--output: expected a place that can be written to, but {fault}")
-    if output.exists() and not (args.overwrite or args.resume):
-      raise ValueError(
-        f"--output: {printable(output)} exists; --overwrite replaces it, --resume goes on with it"
-      )
+    _check_free(output, args)
     if args.resume and output.exists() and not output.with_name(f".{output.name}.resume").exists():
       print(f"kept, because it is whole already: {printable(output)}")
       return EXIT_DONE
@@ -71,7 +76,11 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "adaconv video") -> i
     styles = [_read_style(path, args.style_size) for path in args.style]
     mix_to = [_read_style(path, args.style_size) for path in args.mix_to or ()]
     stylizer = load_model(args.model, vgg_weights=args.vgg_weights)
-  except (ValueError, OSError, CheckpointError) as error:
+    # Two processes would write one log of what is encoded.
+    doing, lock = f"writing {printable(output.name)}", f".{output.name}.lock"
+    stack.enter_context(locked(output.parent, "output", doing, file=lock, remains=False))
+    _check_free(output, args)  # it may have been written meanwhile
+  except (ValueError, OSError, CheckpointError, WorkdirInUse) as error:
     report(f"error: {described(error)}")
     return EXIT_USAGE
   bar = Bar(total=video.count, unit="frame", smoothing=0.1)
@@ -89,6 +98,7 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "adaconv video") -> i
       codec=args.codec,
       crf=args.crf,
       resume=args.resume,
+      overwrite=args.overwrite or args.resume,
       progress=lambda done: _show(bar, done),
     )
   except KeyboardInterrupt:
@@ -110,6 +120,13 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "adaconv video") -> i
   _report_notes(video)
   print(f"{printable(output)}: {made} frames, {video.width} x {video.height}")
   return EXIT_DONE
+
+
+def _check_free(output: Path, args: argparse.Namespace) -> None:
+  if output.exists() and not (args.overwrite or args.resume):
+    raise ValueError(
+      f"--output: {printable(output)} exists; --overwrite replaces it, --resume goes on with it"
+    )
 
 
 def _show(bar: Bar, done: int) -> None:

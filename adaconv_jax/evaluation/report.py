@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from flax.traverse_util import flatten_dict
 
-from adaconv_jax import __version__
+from adaconv_jax import __version__, lock
 from adaconv_jax.evaluation.evaluator import SCORES
 from adaconv_jax.evaluation.peers import Peer
 from adaconv_jax.evaluation.similarity import Spread
@@ -49,11 +49,27 @@ class Results:
 
 
 def prepare_folder(folder: Path, *, overwrite: bool) -> None:
-  """Creates the output folder, or removes the files of an earlier evaluation from it.
+  """Removes the files of an earlier evaluation from the output folder, which the process holds.
 
   Raises:
-    ValueError: it is not a folder or cannot be one, has the name of a picture or table, or is not
-      empty and `overwrite` is not set.
+    ValueError: it is not empty and `overwrite` is not set.
+  """
+  found = [path for path in folder.iterdir() if path.name != lock.NAME]
+  if found and not overwrite:
+    raise ValueError(
+      f"--output: {printable(folder)} is not empty; --overwrite replaces the evaluation in it and "
+      "leaves other files alone"
+    )
+  for path in found:
+    if path.name in ("pairs.csv", "summary.json") or re.match(r"sheet-\d+--.*\.png$", path.name):
+      path.unlink()
+
+
+def check_folder(folder: Path) -> None:
+  """Checks the output folder before anything is made.
+
+  Raises:
+    ValueError: it is not a folder or cannot be one, or has the name of a picture or table.
   """
   if folder.exists() and not folder.is_dir():
     raise ValueError(f"--output: expected a folder, {printable(folder)} is a file")
@@ -61,15 +77,6 @@ def prepare_folder(folder: Path, *, overwrite: bool) -> None:
     raise ValueError(f"--output: expected a folder, got the file name {printable(folder)}")
   if fault := unwritable(folder):
     raise ValueError(f"--output: expected a place that can be written to, but {fault}")
-  folder.mkdir(parents=True, exist_ok=True)
-  if any(folder.iterdir()) and not overwrite:
-    raise ValueError(
-      f"--output: {printable(folder)} is not empty; --overwrite replaces the evaluation in it and "
-      "leaves other files alone"
-    )
-  for path in folder.iterdir():
-    if path.name in ("pairs.csv", "summary.json") or re.match(r"sheet-\d+--.*\.png$", path.name):
-      path.unlink()
 
 
 def write_csv(path: Path, rows: Sequence[Json]) -> None:

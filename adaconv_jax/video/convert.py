@@ -37,6 +37,7 @@ def convert(
   codec: str = CODEC,
   crf: int = CRF,
   resume: bool = False,
+  overwrite: bool = True,
   progress: Callable[[int], None] = lambda done: None,
 ) -> int:
   """Stylizes a video file.
@@ -57,6 +58,7 @@ def convert(
     codec: see `write_video`; so is `crf`.
     crf: quality.
     resume: go on where an earlier call with the same arguments was stopped; without one, begin.
+    overwrite: whether a file that is at `output` at the end is replaced.
     progress: called with the number of frames done, after each.
 
   Returns:
@@ -65,6 +67,7 @@ def convert(
   Raises:
     VideoError: the video cannot be read or written; or, with `resume`, what was begun is something
       else.
+    FileExistsError: there is a file at `output`, and `overwrite` is not set.
     KeyboardInterrupt: once what was made is written.
   """
   about = {
@@ -94,7 +97,7 @@ def convert(
   )
   with (
     contextlib.closing(log),
-    write_video(output, video, log, codec=codec, crf=crf) as writer,
+    write_video(output, video, log, codec=codec, crf=crf, overwrite=overwrite) as writer,
   ):
     log.start(done)
     made = len(done)

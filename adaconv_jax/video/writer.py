@@ -249,7 +249,13 @@ def check_output(path: str | os.PathLike[str], codec: str = CODEC) -> Path:
 
 @contextlib.contextmanager
 def write_video(
-  path: Path, source: Video, log: Log, *, codec: str = CODEC, crf: int = CRF
+  path: Path,
+  source: Video,
+  log: Log,
+  *,
+  codec: str = CODEC,
+  crf: int = CRF,
+  overwrite: bool = True,
 ) -> Iterator[Writer]:
   """Opens a video for writing, which gets its name when the block ends.
 
@@ -259,12 +265,14 @@ def write_video(
     log: where encoded pictures are kept, too.
     codec: one of `CODECS`.
     crf: constant quality, as the encoder counts it: lower is better and larger.
+    overwrite: whether a file that is at `path` when the block ends is replaced.
 
   Raises:
+    FileExistsError: there is a file at `path`, and `overwrite` is not set.
     VideoError: the container cannot hold the sound track, or FFmpeg lacks the encoder.
   """
   av = import_av()
-  with replacing(path) as temporary, contextlib.ExitStack() as stack:
+  with replacing(path, overwrite=overwrite) as temporary, contextlib.ExitStack() as stack:
     options = {"movflags": "faststart"} if path.suffix.lower() in (".mp4", ".mov") else {}
     container = stack.enter_context(av.open(ffmpeg_name(temporary), "w", container_options=options))
     encoder = CODECS[codec]

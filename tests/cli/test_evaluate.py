@@ -445,6 +445,31 @@ def test_an_earlier_evaluation_is_replaced_only_with_overwrite_and_other_files_s
   assert names == {"pairs.csv", "summary.json", "sheet-01--first.png", "notes.txt"}
 
 
+def test_a_second_evaluation_in_one_folder_is_refused_while_the_first_goes_on(
+  folder, capsys, monkeypatch
+):
+  render, second = evaluator.Evaluator.render, []
+
+  def meanwhile(*args):
+    if not second:
+      second.append(run(capsys, "--overwrite", model=("other",)))
+    return render(*args)
+
+  monkeypatch.setattr(evaluator.Evaluator, "render", meanwhile)
+  assert run(capsys, "--pairs", "2")[0] == 0
+  code, _, errors = second[0]
+  assert code == 2
+  assert re.match(r"error: output: process \d+ on .* is evaluating in .*out; wait", errors[0])
+  assert {row["model"] for row in rows()} == {"first"}
+  assert not (folder / "out" / ".lock").exists()
+
+
+def test_the_lock_of_an_evaluation_that_was_killed_is_no_content_of_its_folder(folder, capsys):
+  (folder / "out").mkdir()
+  (folder / "out" / ".lock").write_text("{}")
+  assert run(capsys, "--pairs", "2")[0] == 0
+
+
 def test_ctrl_c_is_reported_in_a_line(folder, capsys, monkeypatch):
   def interrupted(*args, **kwargs):
     raise KeyboardInterrupt

@@ -57,6 +57,31 @@ def test_one_pair_becomes_the_file_that_stylize_makes(folder, capsys, adain):
   assert [path.name for path in Path("new").iterdir()] == ["out.png"]
 
 
+@pytest.mark.parametrize("output", ["out.png", "out/"])
+def test_an_output_that_another_process_makes_meanwhile_is_not_replaced(
+  folder, capsys, monkeypatch, output
+):
+  """As of two commands with one output: each begins where there is none."""
+  made, render = Path("out.png" if output == "out.png" else "out/cat--ink.png"), []
+
+  def other(*args):
+    made.parent.mkdir(exist_ok=True)
+    made.write_bytes(b"other")
+    render.append(1)
+    return inference.render_encoded(*args)
+
+  monkeypatch.setattr(render_files, "render_encoded", other)
+  arguments = ["--content", "c/cat.png", "--style", "s/ink.png", "--output", output]
+  code, out, errors = run(capsys, *arguments)
+  assert (code, out, len(render)) == (1, [], 1)
+  message = "exists, because another process has made it meanwhile; --overwrite replaces it"
+  assert errors == [f"error: {made}: {message}", "error: 1 of 1 failed"]
+  assert made.read_bytes() == b"other"
+  assert [p.name for p in made.parent.iterdir() if p.name.startswith(".")] == []
+  assert run(capsys, *arguments, "--overwrite")[0] == 0
+  assert pixels(made).shape == (16, 24, 3)
+
+
 def test_folders_become_all_pairs_each_image_read_and_each_style_encoded_once(
   folder, capsys, adain, monkeypatch
 ):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 from fractions import Fraction
 
@@ -71,6 +72,42 @@ def test_an_output_that_exists_is_kept_unless_it_may_be_replaced(folder, capsys)
   code, printed = run(capsys, "--overwrite", "--resume")
   assert code == 2 and "--resume and --overwrite: expected one" in printed.err
   assert len(pictures_of("out.mp4")) == 8
+
+
+def test_a_second_run_for_one_output_is_refused_while_the_first_goes_on(
+  folder, capsys, monkeypatch
+):
+  show, codes, messages = command._show, [], []
+
+  def second(bar, done):
+    if done == 2:
+      codes.append(main(["in.mp4", "--style", "ink.png", "--output", "out.mp4"]))
+      messages.append(capsys.readouterr().err)
+    show(bar, done)
+
+  monkeypatch.setattr(command, "_show", second)
+  assert run(capsys)[0] == 0
+  assert codes == [2]
+  holder = f"process {os.getpid()} on .* is writing out.mp4 in "
+  assert re.search(f"error: output: {holder}.*another --output", messages[0]), messages
+  assert len(pictures_of("out.mp4")) == 8
+  assert {path.name for path in folder.iterdir()} == {"in.mp4", "out.mp4", "dots.png", "ink.png"}
+
+
+def test_a_video_that_another_program_makes_meanwhile_is_not_replaced(folder, capsys, monkeypatch):
+  show = command._show
+
+  def other(bar, done):
+    (folder / "out.mp4").write_bytes(b"other")
+    show(bar, done)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(command, "_show", other)
+    code, printed = run(capsys)
+  assert code == 1
+  assert "error: out.mp4: exists, because another process has made it meanwhile" in printed.err
+  assert (folder / "out.mp4").read_bytes() == b"other"
+  assert not [path for path in folder.iterdir() if ".part-" in path.name]
 
 
 def interrupt_after(monkeypatch, count):

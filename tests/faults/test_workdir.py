@@ -17,6 +17,7 @@ from processes import full_disk
 from small_models import make_workdir, small_stylizer
 from small_runs import by_path, reconstruction_config, trained_state
 
+from adaconv_jax import lock
 from adaconv_jax.checkpoints.errors import CheckpointError
 from adaconv_jax.checkpoints.load import load_model, read_model
 from adaconv_jax.checkpoints.orbax import Checkpoints
@@ -524,6 +525,27 @@ with locked(Path({str(tmp_path)!r})):
     with pytest.raises(WorkdirInUse, match="another process is training"), locked(tmp_path):
       pass
     process.kill()
+
+
+def test_a_lock_that_was_removed_while_another_process_opened_it_is_made_anew(
+  tmp_path, monkeypatch
+):
+  take, taken = lock._lock, []
+
+  def late(*args):
+    if not taken:  # the process that had it removes it, between opening and locking
+      (tmp_path / ".lock").unlink()
+    taken.append(take(*args))
+    return taken[-1]
+
+  monkeypatch.setattr(lock, "_lock", late)
+  with locked(tmp_path, remains=False):
+    assert taken == [True, True]
+    assert json.loads((tmp_path / ".lock").read_text())["pid"] == os.getpid()
+    with pytest.raises(WorkdirInUse), locked(tmp_path, remains=False):
+      pass
+    assert (tmp_path / ".lock").exists()  # not removed by the one that did not get it
+  assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", ["7", "\u0663", "x"])
