@@ -23,6 +23,7 @@ from adaconv_jax.cli.options import (
   Parser,
   add_vgg_weights,
   check_output,
+  format_of,
   path_text,
   to_path,
 )
@@ -169,13 +170,13 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "adaconv export") -> 
 def _kind(args: argparse.Namespace) -> str:
   """Returns the format: the one that was named, otherwise that of the file's suffix.
 
-  A name without a suffix fits every format, and is a bundle's if none is named. The folder of split
-  graphs may have any suffix that is not another format's.
+  A name without the suffix of a format fits every format, and is a bundle's if none is named. The
+  folder of split graphs may have any suffix that is not another export's.
 
   Raises:
     ValueError: suffix and format differ, or other options do not fit the format.
   """
-  suffix = args.file.suffix.lower()
+  suffix = format_of(args.file)
   name, got = printable(args.file), printable(suffix)
   kind = args.format or SUFFIXES.get(suffix, BUNDLE)
   is_folder = args.graphs == "split" and suffix not in SUFFIXES
@@ -229,7 +230,7 @@ def _parser(prog: str = "adaconv export") -> argparse.ArgumentParser:
     "--format",
     choices=FORMATS,
     help="default: that of FILE's suffix (.safetensors, .onnx, .stablehlo, .tflite), or a bundle "
-    "if it has none",
+    "if it has none of these",
   )
   add(
     "--graphs",

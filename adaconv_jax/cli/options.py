@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from adaconv_jax import images
 from adaconv_jax.checkpoints.load import DEFAULT_MODEL, shipped_models
 from adaconv_jax.cli.attempt import shown
 from adaconv_jax.files import expand, is_same, printable, unwritable
@@ -25,6 +26,17 @@ MODEL_HELP = (
 MOST = 2**31 - 1
 # Of bundles and VGG weights, which are files of one format.
 SUFFIX = ".safetensors"
+# Of files of other formats, for which an output would be taken.
+_FORMATS = (
+  *images.SUFFIXES, *images.UNREAD_SUFFIXES,
+  SUFFIX, ".onnx", ".stablehlo", ".tflite", ".mlir", ".pb",
+  ".bin", ".ckpt", ".gguf", ".h5", ".hdf5", ".keras", ".msgpack", ".npy", ".npz", ".pkl", ".pt",
+  ".pt2", ".pth", ".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv",
+  ".csv", ".doc", ".docx", ".htm", ".html", ".ipynb", ".json", ".jsonl", ".log", ".md", ".pdf",
+  ".py", ".toml", ".txt", ".xml", ".yaml", ".yml", ".7z", ".gz", ".tar", ".tgz", ".zip",
+)  # fmt: skip
+# How similar a misspelled suffix is, such as .pgn and .safetensor.
+_SIMILAR = 0.75
 
 
 class _Once(argparse.Action):
@@ -133,13 +145,26 @@ def check_output(path: Path, *inputs: str | Path | None) -> None:
     raise ValueError(f"{name}: expected a file that can be written, but {fault}")
 
 
+def format_of(path: Path) -> str:
+  """Returns the suffix of a name in lower case, if it is that of a format, maybe misspelled.
+
+  Otherwise "": the .2 of model-1.2 and the .final of photos.final are parts of a name.
+  """
+  suffix = path.suffix.lower()
+  if suffix in _FORMATS:
+    return suffix
+  # With a digit, it is a version, rather than a misspelled .h5.
+  misspelled = not any(map(str.isdigit, suffix))
+  return suffix if misspelled and difflib.get_close_matches(suffix, _FORMATS, 1, _SIMILAR) else ""
+
+
 def check_suffix(path: Path) -> None:
   """Checks that the name of a bundle or of VGG weights is not that of another format.
 
   Raises:
-    ValueError: it has another suffix than `SUFFIX`.
+    ValueError: it has the suffix of another format than `SUFFIX`.
   """
-  if path.suffix and path.suffix.lower() != SUFFIX:
+  if format_of(path) not in ("", SUFFIX):
     raise ValueError(
       f"{printable(path)}: expected a name that ends in {SUFFIX}, the format that is written, or "
       f"has no suffix, got {printable(path.suffix)}"

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from adaconv_jax import images
 from adaconv_jax.cli.attempt import report
+from adaconv_jax.cli.options import format_of
 from adaconv_jax.files import absolute, expand, is_remote, printable, real, unwritable
 
 # Names of the sheets of `adaconv evaluate`.
@@ -181,7 +182,7 @@ def plan_pairs(
       the output of a single pair exists or is an input.
   """
   count, path = len(contents) * len(styles), expand(output)
-  suffix = path.suffix.lower()
+  suffix = format_of(path)
   is_folder = path.is_dir() or output.endswith(("/", os.sep)) or not suffix
   if is_folder or count > 1:
     if suffix in images.SUFFIXES and not is_folder or path.is_file():

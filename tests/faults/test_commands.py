@@ -22,13 +22,15 @@ import adaconv_jax.cli.evaluate as evaluate
 import adaconv_jax.cli.export as export
 import adaconv_jax.cli.stylize as stylize
 import adaconv_jax.cli.video as video
-from adaconv_jax import images, save_bundle
+from adaconv_jax import images, load_model, save_bundle
 from adaconv_jax.cli import main as command
 from adaconv_jax.cli.attempt import shown
+from adaconv_jax.cli.options import check_suffix
 from adaconv_jax.cli.pairs import find_inputs, plan_pairs
 from adaconv_jax.data.manifest import scan
 from adaconv_jax.data.sources import FolderSource
 from adaconv_jax.evaluation import evaluator
+from adaconv_jax.evaluation.report import check_folder
 from adaconv_jax.files import printable
 from adaconv_jax.vgg import weights as vgg_weights
 from adaconv_jax.vgg.network import ENCODER_LAYER, VGG, conv_shapes
@@ -246,7 +248,7 @@ def test_errors_of_arguments_show_no_codes(capsys):
   Path(STRANGE).mkdir()
   Path("x.png").touch()
   Path("s.png").touch()
-  for content, output in ((STRANGE, "out"), ("x.png", f"o.{STRANGE}")):
+  for content, output in ((STRANGE, "out"), ("x.png", f"{STRANGE}.pdf")):
     arguments = ["--content", content, "--style", "s.png", "--output", output]
     assert stylize.main(arguments) == 2
     lines = capsys.readouterr().err.splitlines()
@@ -592,11 +594,32 @@ def test_no_vgg_weights_are_replaced_by_what_is_made_of_them(arguments):
     ["vgg", "normalize", "vgg.safetensors", "--images=photos", "--output"],
   ],
 )
-@pytest.mark.parametrize("output", ["m.pt", "m.safetensor", "m.1"])
+@pytest.mark.parametrize("output", ["m.pt", "m.safetensor", "m-1.2.PTH"])
 def test_what_is_safetensors_gets_no_other_suffix(arguments, output):
   with pytest.raises(SystemExit, match=f"{output}: expected a name that ends in .safetensors"):
     command.main([*arguments, output])
   assert not os.listdir()
+
+
+@pytest.mark.parametrize("name", ["name-1.2", "m.v2", "m.final", "St.Ives", "a.b.c", "m.fp16"])
+def test_what_is_no_format_is_a_part_of_a_name(name):
+  for kind, expected in ((None, "bundle"), ("onnx", "onnx"), ("bundle", "bundle")):
+    chosen = [] if kind is None else ["--format", kind]
+    parser = export._parser()
+    assert export._kind(parser.parse_args(["adain", name, *chosen])) == expected
+  check_suffix(Path(name))
+  # A single picture, too, goes to a folder of that name.
+  touch("c.png", "s.png")
+  (pair,), _ = plan_pairs(*find_inputs(["c.png"], ["s.png"], name), name, overwrite=False)
+  assert pair.output == Path(name) / "c--s.png"
+  check_folder(Path(name))
+
+
+def test_a_model_is_exported_to_a_name_with_a_version_and_loaded_from_there(adain, capsys):
+  save_bundle(adain, "m.safetensors")
+  assert command.main(["export", "m.safetensors", "name-1.2"]) == 0
+  assert capsys.readouterr().out.startswith("name-1.2: step ")
+  assert load_model("name-1.2").model == adain.model
 
 
 PLACES = [("notes.txt/out", "notes.txt is not a folder"), ("link/a/out", "link is not a folder")]
