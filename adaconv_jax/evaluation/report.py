@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from flax.traverse_util import flatten_dict
 
-from adaconv_jax import __version__, lock
+from adaconv_jax import __version__
 from adaconv_jax.evaluation.evaluator import SCORES
 from adaconv_jax.evaluation.peers import Peer
 from adaconv_jax.evaluation.similarity import Spread
@@ -52,9 +52,10 @@ def prepare_folder(folder: Path, *, overwrite: bool) -> None:
   """Removes the files of an earlier evaluation from the output folder, which the process holds.
 
   Raises:
-    ValueError: it is not empty and `overwrite` is not set.
+    ValueError: it has files that are not hidden, and `overwrite` is not set.
   """
-  found = [path for path in folder.iterdir() if path.name != lock.NAME]
+  # Hidden are the lock, and half a sheet of a process that was killed.
+  found = [path for path in folder.iterdir() if not path.name.startswith(".")]
   if found and not overwrite:
     raise ValueError(
       f"--output: {printable(folder)} is not empty; --overwrite replaces the evaluation in it and "
