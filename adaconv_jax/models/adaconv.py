@@ -45,7 +45,8 @@ class GlobalStyleEncoder(nn.Module):
     x = style_features
     for index in range(3):
       x = nn.leaky_relu(ReflectConv(self.width, name=f"conv{index + 1}")(x), 0.01)
-      x = nn.avg_pool(x, (2, 2), (2, 2))
+      # Not by `nn.avg_pool`, which divides by a typed 4, as JAX's strict promotion forbids.
+      x = nn.pool(x, 0.0, jax.lax.add, (2, 2), (2, 2), "VALID") / 4
     size = self.descriptor_size
     x = nn.Dense(size * size * self.style_dim, kernel_init=nn.initializers.xavier_uniform())(
       x.reshape(x.shape[0], -1)

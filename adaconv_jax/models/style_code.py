@@ -9,7 +9,7 @@ import numpy as np
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
-from adaconv_jax.models.pictures import as_numpy, is_real
+from adaconv_jax.models.pictures import as_numpy, is_real, with_numbers
 
 T = TypeVar("T")  # a pytree
 
@@ -34,6 +34,7 @@ class AdaConvKernels(NamedTuple):
 StyleCode: TypeAlias = Any
 
 
+@with_numbers
 def mix_codes(
   codes: Sequence[StyleCode], weights: ArrayLike | Sequence[float] | None = None
 ) -> StyleCode:

@@ -26,6 +26,7 @@ from adaconv_jax.models.pictures import (
   from_float,
   on_device,
   to_float,
+  with_numbers,
 )
 from adaconv_jax.models.style_code import (
   StyleCode,
@@ -147,6 +148,7 @@ class Stylizer:
     sizes = [math.prod(np.shape(leaf)) for leaf in jax.tree.leaves(self.params)]
     return f"Stylizer({self.model.transform}, {sum(sizes):,} parameters, {self.vgg.arch})"
 
+  @with_numbers
   def fit_style(self, style: ArrayLike, extent: Extent | None = None) -> jax.Array:
     """Resizes styles to what is encoded; `encode_style` does so itself.
 
@@ -179,6 +181,7 @@ class Stylizer:
     # Below, relu4_1 would be empty or one pixel.
     return resize(style, max(h, 2 * STRIDE), max(w, 2 * STRIDE))
 
+  @with_numbers
   def encode_style(self, style: ArrayLike, extent: Extent | None = None) -> StyleCode:
     """Computes what `stylize` needs to know of the styles, once for any number of contents.
 
@@ -208,6 +211,7 @@ class Stylizer:
       features, where = stylizer._padded_features(fitted, extent)
     return stylizer._apply(features, where, method="encode_style")
 
+  @with_numbers
   def stylize(
     self,
     content: ArrayLike,
@@ -275,6 +279,7 @@ class Stylizer:
     encoded = self.encode_content(content, for_alpha=for_alpha, stroke=stroke, look_size=look_size)
     return self.render(encoded, code, alpha, detail=detail, color=color, masks=masks)
 
+  @with_numbers
   def encode_content(
     self,
     content: ArrayLike,
@@ -342,6 +347,7 @@ class Stylizer:
     decoded = stylizer._decode_all(features, own_style, _borders(extent, h))
     return content - decoded[:, :h, :w]
 
+  @with_numbers
   def render(
     self,
     content: ContentCode,
@@ -543,6 +549,7 @@ class Stylizer:
       pictures = one_by_one(decode, target, code, stats, regions, size=size)
     return jnp.clip(pictures, 0, 1)
 
+  @with_numbers
   def content_stats(self, content: ContentCode, code: StyleCode) -> ContentStats:
     """Computes the statistics that `render` normalizes the contents with.
 

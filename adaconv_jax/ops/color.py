@@ -91,7 +91,7 @@ def _moments(pictures: jax.Array, where: jax.Array | None) -> tuple[jax.Array, j
     shares = jnp.ones_like(pictures[..., :1])
   else:
     shares = where.astype(pictures.dtype)
-    pictures = jnp.where(where > 0, pictures, 0)
+    pictures = jnp.where(shares > 0, pictures, 0)
   shares = shares / jnp.maximum(jnp.sum(shares, (-3, -2), keepdims=True), _GRAY)
   mean = jnp.sum(shares * pictures, (-3, -2))
   centered = pictures - mean[..., None, None, :]

@@ -14,9 +14,12 @@ from small_models import picture, small_stylizer
 from adaconv_jax import inference, load_model, save_bundle, stylize
 from adaconv_jax.inference import encode, encode_content, in_bucket, render_encoded
 from adaconv_jax.models import pictures
+from adaconv_jax.models.adaconv import GlobalStyleEncoder
 from adaconv_jax.models.pictures import check_pictures, check_weight
+from adaconv_jax.models.style_code import mix_codes
 from adaconv_jax.ops.adaconv import adaconv
 from adaconv_jax.ops.adain import adain
+from adaconv_jax.ops.color import match_colors
 from adaconv_jax.ops.conv import conv
 from adaconv_jax.ops.losses import checkerboard_loss, style_loss
 
@@ -144,6 +147,57 @@ def test_a_transfer_guard_lets_through_the_colors_of_regions(stylizers):
   stylizer = jax.device_put(stylizers["adain"])
   with jax.transfer_guard("disallow"):
     assert stylize(*arrays, model=stylizer, **options).shape == (16, 24, 3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("transform", TRANSFORMS)
+def test_a_transfer_guard_lets_through_what_the_methods_of_a_model_do(stylizers, transform):
+  stylizer = jax.device_put(stylizers[transform])
+  host = [picture(seed, 16, 24) for seed in (0, 1)]
+  bytes_ = [np.round(255 * x).astype(np.uint8) for x in host]
+  device, half = jax.device_put((host, np.float32(0.5)))
+  masks = np.ones((2, 16, 24), np.float32)
+  for content, style in (host, bytes_, device):
+    expected = stylizer.stylize(content, stylizer.encode_style(style), 0.5, detail=0.5)
+    with jax.transfer_guard("disallow"):
+      code = stylizer.encode_style(style)
+      for strength in (0.5, half):
+        got = stylizer.stylize(content, code, strength, detail=strength)
+        np.testing.assert_allclose(got, expected, atol=1e-5)
+      mixed = mix_codes([code, stylizer.encode_style(content)], [0.25, 0.75])
+      stylizer.stylize(content, [code, mixed], masks=masks, color="luminance")
+      stylizer.stylize(content, mixed, stroke=2.0)
+      stylizer.content_stats(stylizer.encode_content(content), code)
+
+
+def test_a_transfer_guard_lets_through_a_mix_of_codes_and_no_arrays_of_the_caller():
+  codes = [jax.device_put(picture(seed, 1, 2)) for seed in (0, 1)]
+  expected = 0.25 * np.asarray(codes[0]) + 0.75 * np.asarray(codes[1])
+  with jax.transfer_guard("disallow"):
+    got = mix_codes(codes, [0.25, 0.75])
+    with pytest.raises(jax.errors.JaxRuntimeError, match="Disallowed host-to-device"):
+      _ = codes[0] + 1.0
+  np.testing.assert_allclose(got, expected, rtol=1e-6)
+
+
+@pytest.mark.slow
+def test_a_transfer_guard_lets_through_gradients_within_jit(stylizers):
+  stylizer = jax.device_put(stylizers["adain"])
+  content, style = jax.device_put((picture(0, 16, 24), picture(1, 16, 24)))
+
+  @jax.jit
+  @jax.grad
+  def gradient(content, style, stylizer):
+    return stylize(content, style, model=stylizer, alpha=0.5, detail=0.5).sum()
+
+  expected = gradient(content, style, stylizer)
+  jax.clear_caches()
+  with jax.transfer_guard("disallow"):
+    got = gradient(content, style, stylizer)
+    # JAX itself transfers the 1 that a gradient begins with, where nothing is compiled.
+    with pytest.raises(jax.errors.JaxRuntimeError, match="Disallowed host-to-device"):
+      jax.grad(lambda x: x.sum())(content)
+  np.testing.assert_array_equal(got, expected)
 
 
 def test_a_transfer_guard_lets_through_the_loading_of_a_model(stylizers, tmp_path):
@@ -315,3 +369,37 @@ def test_nothing_relies_on_the_promotion_of_types(stylizers, dtype):
     strict = stylize(*arguments, model=stylizers["adain"], alpha=0.5, detail=0.5)
   assert strict.dtype == dtype
   np.testing.assert_array_equal(strict, expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("transform", TRANSFORMS)
+def test_neither_do_the_methods_of_a_model_mixes_and_gradients(stylizers, transform):
+  stylizer, style = stylizers[transform], picture(1, 16, 16)
+  masks, half = np.ones((2, 16, 24), bool), jnp.float32(0.5)
+
+  def results(content):
+    code = stylizer.encode_style(style)
+    mixed = mix_codes([code, stylizer.encode_style(content)], [0.25, 0.75])
+    yield stylizer.stylize(content, code, 0.5, detail=0.5)
+    yield stylizer.stylize(content, [code, mixed], half, masks=masks, color="luminance")
+    yield stylizer.stylize(content, mixed, masks[0].astype(np.float32), stroke=2.0)
+    yield stylize(content, style, model=stylizer, alpha=0.5, detail=0.5, look_size=12)
+    yield stylize(content, [style, style], model=stylizer, weights=[0.5, 0.5], color="match")
+    if content.dtype == jnp.float32:
+      yield jax.grad(lambda x: stylizer.stylize(x, code, 0.5, detail=0.5).sum())(content)
+
+  with jax.numpy_dtype_promotion("strict"):  # which is checked while a program is traced
+    for dtype in (jnp.float32, jnp.uint8):
+      like = jax.ShapeDtypeStruct((16, 24, 3), dtype)
+      for got in jax.eval_shape(lambda content: list(results(content)), like):
+        assert (got.shape, got.dtype) == (like.shape, dtype)
+
+
+def test_neither_do_the_style_encoder_and_the_colors_of_a_part_of_a_picture():
+  encoder = GlobalStyleEncoder(style_dim=4, descriptor_size=1, width=4)
+  features = picture(0, 1, 8, 8).repeat(2, -1)
+  pictures, where = picture(1, 1, 16, 24), jnp.ones((1, 16, 24, 1), bool)
+  with jax.numpy_dtype_promotion("strict"):  # which is checked while a program is traced
+    code = jax.eval_shape(lambda key: encoder.init_with_output(key, features)[0], jax.random.key(0))
+    matched = jax.eval_shape(lambda x: match_colors(x, x, style_where=where), pictures)
+  assert (code.shape, matched.shape) == ((1, 1, 1, 4), pictures.shape)
