@@ -25,7 +25,10 @@ class Bucket:
     url: the emulator's address.
     requests: method and path of every request.
     fault: called with method and path before each request; a status that it returns is the answer.
+    stopped: within it nothing listens at the address; after it the bucket is as it was.
   """
+
+  stopped: Callable[[], contextlib.AbstractContextManager[None]]
 
   def __init__(self, url: str):
     self.url = url
@@ -161,7 +164,19 @@ def emulator() -> Iterator[Bucket]:
     patch.setattr(server_module, "RequestHandler", Handler)
     server = server_module.create_server("127.0.0.1", 0, True, default_bucket=BUCKET)
     server.start()
-    bucket.url = f"http://127.0.0.1:{server._api._httpd.server_port}"
+    port = server._api._httpd.server_port
+    bucket.url = f"http://127.0.0.1:{port}"
+
+    @contextlib.contextmanager
+    def stopped() -> Iterator[None]:
+      server.stop()
+      try:
+        yield
+      finally:
+        server._api = server_module.APIThread("127.0.0.1", port, server._storage)
+        server.start()
+
+    bucket.stopped = stopped
     try:
       yield bucket
     finally:

@@ -1,11 +1,13 @@
 """Trainings, exports and pictures in a bucket, against an emulator of Cloud Storage."""
 
+import json
 import os
 import signal
 import subprocess
 import time
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from bucket_run import CONVOLUTIONS, bucket_config
@@ -16,6 +18,7 @@ from small_models import small_stylizer
 from small_runs import by_path, trained_state, write_images
 
 from adaconv_jax import images, load_model, lock, save_bundle
+from adaconv_jax.checkpoints.errors import CheckpointError
 from adaconv_jax.checkpoints.orbax import Checkpoints
 from adaconv_jax.checkpoints.record import newest_step
 from adaconv_jax.cli import export, pack, stylize
@@ -25,6 +28,7 @@ from adaconv_jax.data.sources import open_source
 from adaconv_jax.files import expand, files_below
 from adaconv_jax.ops.conv import dispatch
 from adaconv_jax.training import loop
+from adaconv_jax.training.state import TrainState
 
 # gcsfs uploads whole parts of large files.
 pytestmark = pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")
@@ -54,6 +58,12 @@ def start(bucket, *args) -> subprocess.Popen:
 
 def leaves(workdir: str, steps: int) -> dict[str, np.ndarray]:
   return by_path(trained_state(bucket_config(DATA, steps, 2), expand(workdir)))
+
+
+def losses_of(workdir: str | Path) -> list[tuple[int, float]]:
+  lines = (expand(workdir) / "metrics.jsonl").read_text().splitlines()
+  logged = [json.loads(line) for line in lines]
+  return [(values["step"], values["loss"]) for values in logged if "loss" in values]
 
 
 def copy(source: str, target: str) -> Path:
@@ -164,6 +174,67 @@ def test_a_bucket_that_is_lost_during_a_run_ends_it_with_one_line_and_loses_noth
     assert newest in checkpoints.steps()
   config.num_steps = config.reconstruct_steps = newest + 1
   assert loop.train_and_evaluate(config, workdir) == newest + 1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_bucket_that_is_away_for_20_seconds_only_delays_a_run(bucket):
+  workdir = expand("gs://runs/away")
+  process = start(bucket, workdir, DATA, 100_000)
+  wait_until(lambda: newest_step(workdir) >= 2, process)
+  with bucket.stopped():
+    time.sleep(20)
+    assert process.poll() is None, process.communicate()[0]
+  newest = newest_step(workdir)
+  wait_until(lambda: newest_step(workdir) > newest + 2, process)
+  process.send_signal(signal.SIGTERM)
+  code, output = end(process, within=60)
+  last = newest_step(workdir)
+  assert code == 0 and f"saved step {last}; rerun" in output, output
+  assert "Traceback" not in output
+  losses = losses_of(workdir)
+  assert [step for step, _ in losses] == list(range(1, last + 1))
+  # As a run that nothing has disturbed.
+  expected = "gs://runs/not-away"
+  loop.train_and_evaluate(bucket_config(DATA, newest + 2, 2), expand(expected))
+  assert losses[: newest + 2] == losses_of(expected)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_bucket_that_stays_away_ends_a_run_with_one_line_and_it_resumes_later(bucket):
+  workdir = expand("gs://runs/gone")
+  process = start(bucket, workdir, DATA, 100_000)
+  wait_until(lambda: newest_step(workdir) >= 2, process)
+  with bucket.stopped():
+    output, _ = process.communicate(timeout=600)  # five minutes on two cores
+  assert process.returncode == 1, output
+  last = output.strip().splitlines()[-1]
+  assert last.startswith("error: ") and "gs://runs/gone" in last, output
+  assert last.endswith("rerun the same command later"), output
+  assert "Traceback" not in output
+  newest = newest_step(workdir)
+  assert newest >= 2
+  again = start(bucket, workdir, DATA, 100_000)
+  wait_until(lambda: newest_step(workdir) > newest + 2, again)
+  again.send_signal(signal.SIGTERM)
+  code, output = end(again, within=60)
+  assert code == 0 and f"resuming from step {newest}" in output, output
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_arrays_that_a_bucket_does_not_take_end_the_saving_within_minutes(bucket):
+  """TensorStore writes them, which would ask a bucket for a quarter of an hour."""
+  folder, step = expand("gs://runs/refuses-arrays"), jnp.asarray(2)
+  state = TrainState(step, {"kernel": np.ones((500, 3), np.float32)}, ())
+  begin = time.monotonic()
+  with bucket.failing(503, only="ocdbt"), pytest.raises(CheckpointError, match="rerun the same"):
+    with Checkpoints(folder) as checkpoints:
+      checkpoints.save(state)
+      checkpoints.wait()
+  assert time.monotonic() - begin < 240
+  assert newest_step(folder) == 0
 
 
 @pytest.mark.slow

@@ -19,20 +19,36 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
+from orbax.checkpoint._src.serialization import tensorstore_utils
 from orbax.checkpoint.path import step as step_names
 
 from adaconv_jax.checkpoints.errors import CheckpointError
 from adaconv_jax.checkpoints.record import COMMITTED, is_step_name
-from adaconv_jax.files import expand, read_json, set_aside
+from adaconv_jax.files import expand, is_remote, read_json, set_aside
 from adaconv_jax.models.transfer_model import Params
 
 log = logging.getLogger(__name__)
 
+# How often TensorStore repeats a request that a bucket does not answer, after pauses of 1, 2, 4 ...
+# 32 seconds, a minute together. Its own limit is 32, a quarter of an hour, for every request.
+RETRIES = 6
 # Where TensorStore, which Orbax writes with, can write, besides disks.
 STORES = ("gs", "s3")
 _AVERAGED, _HEALTH = "averaged", "health"
 # Characters of a library's message, which may list every array of a model.
 _LONGEST_REASON = 200
+
+
+def _limit_retries() -> None:
+  """Sets `RETRIES`, for which Orbax has no argument."""
+  for name in ("_BASE_TS_CONTEXT", "_DEFAULT_OCDBT_TS_CONTEXT"):
+    context = getattr(tensorstore_utils, name, {})
+    for store in STORES:
+      scheme = {"gs": "gcs"}.get(store, store)
+      context.setdefault(f"{scheme}_request_retries", {"max_retries": RETRIES})
+
+
+_limit_retries()
 
 Items = dict[str, Any]  # pytrees of arrays, by their names in the folder
 
@@ -262,8 +278,10 @@ class Checkpoints:
     try:
       yield
     except Exception as error:  # a full disk is an OSError, ValueError or RuntimeError
+      later = "; the checkpoints in it are unchanged, so rerun the same command later"
       raise CheckpointError(
         f"cannot write a checkpoint to {self._directory}: {_first_line(error)}"
+        f"{later if is_remote(self._directory) else ''}"
       ) from error
 
   def close(self) -> None:

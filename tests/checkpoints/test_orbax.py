@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from adaconv_jax.checkpoints import orbax
 from adaconv_jax.checkpoints.errors import CheckpointError
 from adaconv_jax.checkpoints.orbax import Checkpoints
 from adaconv_jax.training.state import TrainState
@@ -51,6 +52,16 @@ def test_newest_state_comes_back_bit_for_bit(tmp_path):
     restored = checkpoints.restore(state(0))
   assert restored is not None
   assert_equal(restored, state(2))
+
+
+def test_a_bucket_that_does_not_answer_is_asked_for_a_minute_and_not_for_an_hour():
+  from orbax.checkpoint._src.serialization import tensorstore_utils
+
+  for use_ocdbt in (True, False):
+    context = tensorstore_utils.get_ts_context(use_ocdbt=use_ocdbt)
+    for name in ("gcs_request_retries", "s3_request_retries"):
+      assert context[name].to_json()["max_retries"] == orbax.RETRIES
+  assert sum(2**attempt for attempt in range(orbax.RETRIES)) == 63  # seconds of pauses
 
 
 def test_empty_workdir_restores_nothing(tmp_path):

@@ -158,3 +158,22 @@ def test_two_imports_of_one_vgg_into_one_cache_at_once_leave_a_whole_file(tmp_pa
   assert cache.read_bytes() == (tmp_path / "alone.safetensors").read_bytes()
   assert read_file(cache)[1]["arch"] == "vgg19"
   assert names(cache.parent) == {"vgg19.safetensors"}
+
+
+def test_of_two_commands_with_one_output_at_once_one_ends_well_and_the_other_says_why(folder):
+  for index, name in enumerate(("c.png", "dots.png", "ink.png")):
+    images.save(name, picture(index, 32, 32))
+  pictures = ["--content", folder / "c.png", "--output", folder / "out.png", "--model", "adain"]
+  processes = {
+    name: start("-m", "adaconv_jax", "stylize", *pictures, "--style", folder / f"{name}.png")
+    for name in ("dots", "ink")
+  }
+  ends = {name: end(process, within=120) for name, process in processes.items()}
+  (first,) = (name for name, (code, _) in ends.items() if code == 0)
+  code, output = ends["ink" if first == "dots" else "dots"]
+  assert code in (1, 2), output  # 2: the first was done before this one had looked
+  assert "out.png: exists" in output or "out.png exists" in output, output
+  made = (folder / "out.png").read_bytes()
+  alone = [*map(str, pictures), "--style", str(folder / f"{first}.png"), "--overwrite"]
+  assert end(start("-m", "adaconv_jax", "stylize", *alone), within=120)[0] == 0
+  assert (folder / "out.png").read_bytes() == made
