@@ -19,7 +19,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
-from orbax.checkpoint._src.serialization import tensorstore_utils
 from orbax.checkpoint.path import step as step_names
 
 from adaconv_jax.checkpoints.errors import CheckpointError
@@ -40,7 +39,11 @@ _LONGEST_REASON = 200
 
 
 def _limit_retries() -> None:
-  """Sets `RETRIES`, for which Orbax has no argument."""
+  """Sets `RETRIES`, for which Orbax has no argument; one without these names keeps its own."""
+  try:
+    from orbax.checkpoint._src.serialization import tensorstore_utils
+  except ImportError:
+    return
   for name in ("_BASE_TS_CONTEXT", "_DEFAULT_OCDBT_TS_CONTEXT"):
     context = getattr(tensorstore_utils, name, {})
     for store in STORES:
