@@ -46,6 +46,11 @@ def too_large(count: int) -> bool:
   return count > KEPT_BYTES
 
 
+def in_strips(count: int, height: int, width: int) -> bool:
+  """Whether a network's largest feature map of `count` images is too large to be made at once."""
+  return count * image_bytes(height, width) > WHOLE_BYTES
+
+
 def one_by_one(function: Callable[..., T], *batch: object, size: tuple[int, int]) -> T:
   """Computes `function(*batch)`, on CPU for one image after the other if they are large.
 
@@ -79,20 +84,22 @@ def one_by_one(function: Callable[..., T], *batch: object, size: tuple[int, int]
 
 
 def by_strips(
-  function: Callable[[jax.Array], jax.Array],
+  function: Callable[..., jax.Array],
   images: jax.Array,
-  *,
+  *beside: jax.Array,
   reach: int,
   row_bytes: int,
   scale: Fraction = Fraction(1),
   whole: bool = False,
 ) -> jax.Array:
-  """Computes `function(images)`, in strips if the images are large.
+  """Computes `function(images, *beside)`, in strips if the images are large.
 
   Args:
     function: convolutions, poolings and pixelwise functions, from `[n, h, w, c]` to
       `[n, scale h, scale w, c']`. It is traced once for all strips, which have one shape.
     images: `[n, h, w, c]`; if `scale` is below 1, h is a multiple of 1 / scale.
+    *beside: other maps of the same images, of which the rows at the same places are needed; their
+      heights are multiples of h.
     reach: how many rows of the images above and below an output row it depends on, at most.
     row_bytes: bytes of the largest feature map inside `function`, per row of the images.
     scale: rows of the output per row of the images.
@@ -102,15 +109,15 @@ def by_strips(
     `[n, scale h, scale w, c']`.
   """
   if whole:
-    return function(images)
+    return function(images, *beside)
   strips = _plan(images, reach, row_bytes, scale)
   if strips is None:
-    return function(images)
-  made = jax.eval_shape(function, images[:, : strips.window])
+    return function(images, *beside)
+  made = strips.shape(function, images, *beside)
   shape = (images.shape[0], int(images.shape[1] * scale), *made.shape[2:])
 
   def add_strip(index: jax.Array, out: jax.Array) -> jax.Array:
-    made, _, at = strips.compute(function, images, index)
+    made, _, at = strips.compute(index, function, images, *beside)
     return lax.dynamic_update_slice_in_dim(out, made, at, axis=1)
 
   # A constant would be allocated, for all loops of a program, at its start.
@@ -119,14 +126,14 @@ def by_strips(
 
 
 def stats_by_strips(
-  function: Callable[[jax.Array], jax.Array],
+  function: Callable[..., jax.Array],
   images: jax.Array,
-  *,
+  *beside: jax.Array,
   reach: int,
   row_bytes: int,
   scale: Fraction = Fraction(1),
 ) -> ChannelStats | None:
-  """Computes `channel_stats(function(images))` in strips, and keeps nothing else.
+  """Computes `channel_stats(function(images, *beside))` in strips, and keeps nothing else.
 
   Means and squared deviations of the strips are merged, which loses no digits as differences of
   sums of squares would.
@@ -134,6 +141,7 @@ def stats_by_strips(
   Args:
     function: as for `by_strips`.
     images: the same.
+    *beside: the same.
     reach: the same.
     row_bytes: the same.
     scale: the same.
@@ -144,11 +152,11 @@ def stats_by_strips(
   strips = _plan(images, reach, row_bytes, scale)
   if strips is None:
     return None
-  n, channels = images.shape[0], jax.eval_shape(function, images[:, : strips.window]).shape[-1]
+  n, channels = images.shape[0], strips.shape(function, images, *beside).shape[-1]
 
   def merge(index: jax.Array, sums: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
     count, mean, squares = sums
-    made, new, _ = strips.compute(function, images, index)
+    made, new, _ = strips.compute(index, function, images, *beside)
     made = made.astype(mean.dtype)
     number = (jnp.sum(new) * made.shape[2]).astype(mean.dtype)
     rows = new.reshape(1, -1, 1, 1)
@@ -182,15 +190,34 @@ class _Strips(NamedTuple):
   count: int
   scale: Fraction
 
+  def shape(
+    self, function: Callable[..., jax.Array], images: jax.Array, *beside: jax.Array
+  ) -> jax.ShapeDtypeStruct:
+    """Returns the shape and the type of what the function makes of a window."""
+    ratios = [other.shape[1] // images.shape[1] for other in beside]
+    rows = (other[:, : self.window * k] for other, k in zip(beside, ratios, strict=True))
+    return jax.eval_shape(function, images[:, : self.window], *rows)
+
   def compute(
-    self, function: Callable[[jax.Array], jax.Array], images: jax.Array, index: jax.Array
+    self,
+    index: jax.Array,
+    function: Callable[..., jax.Array],
+    images: jax.Array,
+    *beside: jax.Array,
   ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Returns the output rows of a strip, which of them are new, and where they begin."""
     height, numerator, step = images.shape[1], self.scale.numerator, self.scale.denominator
     # The last strip is moved up to end with the image, and computes some rows again.
     first = jnp.minimum(index * self.rows, height - self.rows)
     start = jnp.clip(first - self.margin, 0, height - self.window)
-    made = function(lax.dynamic_slice_in_dim(images, start, self.window, axis=1))
+    ratios = [other.shape[1] // images.shape[1] for other in beside]
+    made = function(
+      lax.dynamic_slice_in_dim(images, start, self.window, axis=1),
+      *(
+        lax.dynamic_slice_in_dim(other, start * k, self.window * k, axis=1)
+        for other, k in zip(beside, ratios, strict=True)
+      ),
+    )
     offset = (first - start) * numerator // step
     count = int(self.rows * self.scale)
     made = lax.dynamic_slice_in_dim(made, offset, count, axis=1)

@@ -12,7 +12,7 @@ from adaconv_jax.models.stylizer import Stylizer
 from adaconv_jax.ops import tiling
 from adaconv_jax.ops.adain import channel_stats
 from adaconv_jax.ops.extent import Extent
-from adaconv_jax.ops.tiling import by_strips
+from adaconv_jax.ops.tiling import by_strips, stats_by_strips
 from adaconv_jax.vgg.network import ENCODER_LAYER, VGG, reach
 from tests.small_models import small_stylizer
 
@@ -50,6 +50,26 @@ def test_strips_give_what_the_whole_gives(function, scale, height, monkeypatch):
   call = functools.partial(by_strips, seen, reach=2, row_bytes=100, scale=Fraction(scale))
   np.testing.assert_allclose(jax.jit(call)(images), function(images), rtol=1e-6)
   assert set(heights) == {10}
+
+
+@pytest.mark.parametrize("height", [20, 22, 64])
+def test_maps_beside_the_images_are_cut_at_the_same_places(height, monkeypatch):
+  rng = np.random.default_rng(0)
+  images, double, fourfold = (rng.random((2, k * height, 3, 2), np.float32) for k in (1, 2, 4))
+  monkeypatch.setattr(tiling, "WHOLE_BYTES", 0)
+  monkeypatch.setattr(tiling, "STRIP_BYTES", 600)  # six rows
+
+  def together(images, double, fourfold):
+    return enlarge(images)[:, :, ::2] + blur(double) * shrink(fourfold).repeat(2, 2)[:, :, :3]
+
+  sizes: Any = {"reach": 2, "row_bytes": 100, "scale": TWO}
+  whole = together(images, double, fourfold)
+  got = jax.jit(lambda *maps: by_strips(together, *maps, **sizes))(images, double, fourfold)
+  np.testing.assert_allclose(got, whole, rtol=1e-6)
+  stats = jax.jit(lambda *maps: stats_by_strips(together, *maps, **sizes))
+  measured, expected = stats(images, double, fourfold), channel_stats(whole)
+  for ours, theirs in zip(measured, expected, strict=True):
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5)
 
 
 def test_a_reach_that_is_too_short_would_show(monkeypatch):
