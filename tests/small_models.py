@@ -21,6 +21,7 @@ SETTINGS = {
   # 64 is the smallest style size that survives the style encoder's three poolings.
   "adaconv": {"style_dim": 8, "kernel_size": 3, "encoder_width": 8, "style_size": 64},
 }
+SETTINGS["adaconv_plus"] = SETTINGS["adaconv"]
 
 
 def small_stylizer(transform: str, seed: int = 0) -> Stylizer:

@@ -15,6 +15,7 @@ UNSTATED = "other"
 _PAPERS = {
   "adain": ("AdaIN", "Huang & Belongie, ICCV 2017", "1703.06868"),
   "adaconv": ("AdaConv", "Chandran et al., CVPR 2021", None),
+  "adaconv_plus": ("AdaConv with skips", "after Chandran et al., CVPR 2021", None),
 }
 # What a Markdown table or text would take for its own.
 _MARKS = str.maketrans({c: f"\\{c}" for c in "\\`*_[]<>|#"})

@@ -155,7 +155,7 @@ class Ops(Protocol):
 
 def check_stylizer(stylizer: Stylizer) -> None:
   """Raises ValueError for a model that is neither of the package's two."""
-  if not isinstance(stylizer.model, AdaIN | AdaConv):
+  if type(stylizer.model) not in (AdaIN, AdaConv):  # one that extends AdaConv does more
     raise ValueError(
       f"model: expected AdaIN or AdaConv, got {type(stylizer.model).__name__}, whose operations "
       "the exports do not know; save_bundle writes a model for this package"

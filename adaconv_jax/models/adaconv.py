@@ -115,6 +115,8 @@ class AdaConv(nn.Module):
   slow_params: ClassVar[tuple[str, ...]] = ("style_encoder/*", "predictors_*/spatial/*")
   needs_scale_stats: ClassVar[bool] = True
   alpha_needs_own_style: ClassVar[bool] = True
+  content_layers: ClassVar[tuple[str, ...]] = ()
+  extends: ClassVar[str | None] = None
 
   style_dim: int = 512
   kernel_size: int = 3
@@ -168,15 +170,25 @@ class AdaConv(nn.Module):
     borders: Borders = UNPADDED,
   ) -> jax.Array:
     """Runs one scale: the adaptive convolution, then the learned ones; see `TransferModel`."""
-    kernels, enlarge = code[scale], scale > 0
+    features = self._adapt(scale, features, code[scale], stats, borders)
+    return self.decoder.decode_scale(scale, features, enlarge=False, borders=borders)
+
+  def _adapt(
+    self,
+    scale: int,
+    features: jax.Array,
+    kernels: AdaConvKernels,
+    stats: ChannelStats | None,
+    borders: Borders,
+  ) -> jax.Array:
+    """Runs the adaptive convolution of one scale."""
+    enlarge = scale > 0
     apply = functools.partial(apply_kernels, groups=self.groups[scale], enlarge=enlarge)
     features = borders.mirror(instance_norm(features, stats), enlarge=enlarge)
     if kernels.bias.shape[0] == 1:  # one style for all images: an ordinary convolution
       kernels = jax.tree.map(lambda kernel: kernel[0], kernels)
-      features = jax.vmap(lambda x: apply(x, *kernels))(features)
-    else:
-      features = jax.vmap(apply)(features, *kernels)
-    return self.decoder.decode_scale(scale, features, enlarge=False, borders=borders)
+      return jax.vmap(lambda x: apply(x, *kernels))(features)
+    return jax.vmap(apply)(features, *kernels)
 
   def __call__(self, content_features: jax.Array, style_features: jax.Array) -> jax.Array:
     """Stylizes feature maps; the path that initializes all parameters."""

@@ -8,23 +8,24 @@ import jax.numpy as jnp
 
 from adaconv_jax.files import Json
 from adaconv_jax.models.adaconv import AdaConv, check_settings
+from adaconv_jax.models.adaconv_plus import AdaConvPlus
 from adaconv_jax.models.adain import AdaIN
 from adaconv_jax.models.decoder import SCALES
 from adaconv_jax.models.transfer_model import Params, TransferModel
 from adaconv_jax.ops.conv import only_shapes
 from adaconv_jax.vgg.network import BLOCKS, PADDINGS, STRIDE, VGG
 
-BuiltModel = AdaIN | AdaConv
+BuiltModel = AdaIN | AdaConv | AdaConvPlus
 # Settings that came after version 0.2, with their defaults.
 _ADDED = (("style_fit", "squeeze"),)
-TRANSFORMS = {cls.transform: cls for cls in (AdaIN, AdaConv)}
+TRANSFORMS = {cls.transform: cls for cls in (AdaIN, AdaConv, AdaConvPlus)}
 
 
 def make_model(transform: str, settings: Json | None = None) -> BuiltModel:
   """Builds the module named by `transform`.
 
   Args:
-    transform: "adain" or "adaconv".
+    transform: "adain", "adaconv" or "adaconv_plus".
     settings: attributes of the module that differ from the published ones; see `AdaConv`.
 
   Raises:

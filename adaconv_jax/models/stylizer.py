@@ -28,6 +28,7 @@ from adaconv_jax.models.pictures import (
   to_float,
   with_numbers,
 )
+from adaconv_jax.models.skips import Skips, Sources
 from adaconv_jax.models.style_code import (
   StyleCode,
   blend,
@@ -54,11 +55,19 @@ from adaconv_jax.ops.masks import region_stats, shares_of, shrink
 from adaconv_jax.ops.resize import resize
 from adaconv_jax.ops.sharding import automatic
 from adaconv_jax.ops.stroke import enlarge, painted_size, resize_from
-from adaconv_jax.ops.tiling import by_strips, image_bytes, one_by_one, stats_by_strips, too_large
+from adaconv_jax.ops.tiling import (
+  by_strips,
+  image_bytes,
+  in_strips,
+  one_by_one,
+  stats_by_strips,
+  too_large,
+)
 from adaconv_jax.vgg.network import ENCODER_LAYER, STRIDE, VGG, VGGParams, reach
 
 # Of every feature map that a model normalizes, in order, `[n, c]`, or `[1, c]` for all contents:
-# relu4_1 for AdaIN; what enters each of the four scales of the decoder for AdaConv.
+# relu4_1 for AdaIN; what enters each of the four scales of the decoder for AdaConv, and for
+# AdaConvPlus the three layers of its skips after these.
 ContentStats: TypeAlias = tuple[ChannelStats, ...]
 
 # What `render` can do about colors; "match" is done to a style before it is encoded.
@@ -95,6 +104,8 @@ class ContentCode:
     canvas: the contents at the size at which they are painted, `[n, h', w', 3]`, floats, of which
       all but `pictures` and `extent` is; None: their own size.
     canvas_extent: the valid region of the canvas; None: all.
+    skips: the model's `content_layers`, if it has some and the contents are not too large to keep
+      them; see `Skips`.
   """
 
   pictures: jax.Array
@@ -106,6 +117,7 @@ class ContentCode:
   stats: ContentStats | None = None
   canvas: jax.Array | None = None
   canvas_extent: Extent | None = None
+  skips: tuple[jax.Array, ...] = ()
 
   def painted(self) -> tuple[jax.Array, Extent | None]:
     """Returns what is painted, `[n, h', w', 3]`, floats, and its extent."""
@@ -208,7 +220,7 @@ class Stylizer:
     if stylizer.model.style_size is not None:
       features, where = stylizer._features(fitted), None  # resized
     else:
-      features, where = stylizer._padded_features(fitted, extent)
+      features, where, _ = stylizer._padded_features(fitted, extent)
     return stylizer._apply(features, where, method="encode_style")
 
   @with_numbers
@@ -324,13 +336,15 @@ class Stylizer:
     whole, whole_extent = to_float(pictures), extent
     content, extent = _canvas(whole, extent, stroke, look_size, canvas)
     # Those of 8 bits become floats strip by strip.
-    features, _ = self._padded_features(pictures if content is whole else content, extent)
+    seen = pictures if content is whole else content
+    features, _, skips = self._padded_features(seen, extent, self.model.content_layers)
     own_style = lost = None
     if for_alpha and self.model.alpha_needs_own_style:
       own_style = automatic(Stylizer._encode_style, content, self, extent, by_image=True)
     if for_alpha:
-      lost = automatic(Stylizer._lost, content, self, features, own_style, extent)
+      lost = automatic(Stylizer._lost, content, self, features, own_style, extent, skips)
     code = ContentCode(pictures, features, own_style, lost, whole_extent, given.ndim == 4)
+    code = dataclasses.replace(code, skips=skips)
     return (
       code if content is whole else dataclasses.replace(code, canvas=content, canvas_extent=extent)
     )
@@ -342,9 +356,11 @@ class Stylizer:
     features: jax.Array,
     own_style: StyleCode | None,
     extent: Extent | None,
+    skips: tuple[jax.Array, ...],
   ) -> jax.Array:
     _, h, w, _ = content.shape
-    decoded = stylizer._decode_all(features, own_style, _borders(extent, h))
+    sources = stylizer._sources(content, skips)
+    decoded = stylizer._decode_all(features, own_style, _borders(extent, h), sources=sources)
     return content - decoded[:, :h, :w]
 
   @with_numbers
@@ -471,18 +487,20 @@ class Stylizer:
     borders, regions, repeat = _borders(extent, h), None, len(codes)
     features, own_style, code = content.features, content.own_style, codes[0]
     lost: Any = content.lost  # not None for an alpha other than 1
+    seen = content.pictures if content.canvas is None else canvas
+    sources = self._sources(seen, content.skips)
     if masks is not None:
       code = stack_codes(codes, n)
       regions = self._regions(masks, content)
-      features, own_style, canvas, alpha = jax.tree.map(
+      features, own_style, canvas, alpha, sources = jax.tree.map(
         lambda x: jnp.tile(x, (repeat, *(1,) * (x.ndim - 1))) if jnp.ndim(x) else x,
-        (features, own_style, canvas, alpha),
+        (features, own_style, canvas, alpha, sources),
       )
     if not is_one(alpha):
       if masks is not None and not self.model.needs_scale_stats:  # normalizes nothing at alpha 0
         lost = jnp.tile(lost, (repeat, 1, 1, 1))
       elif masks is not None:
-        decoded = self._decode_all(features, own_style, borders, None, regions)
+        decoded = self._decode_all(features, own_style, borders, None, regions, sources=sources)
         lost = canvas - decoded[:, :h, :w]
       if self.model.alpha_needs_own_style:
         code = blend(own_style, code, alpha)
@@ -503,7 +521,9 @@ class Stylizer:
     if huge and first is not None:  # strip by strip, so that there is no second map of this size
       pictures = self._decode_all(features, code, borders, stats, prepare=normalize)
     else:
-      pictures = self._decode_all(normalize(features), code, borders, stats, regions)
+      pictures = self._decode_all(
+        normalize(features), code, borders, stats, regions, sources=sources
+      )
     pictures = pictures[:, :h, :w]
     return pictures if is_one(alpha) else pictures + (1 - over_axes(alpha, 4)) * lost
 
@@ -517,8 +537,11 @@ class Stylizer:
       masks = reflect_pad_to_multiple(masks, STRIDE)
     else:
       masks = mirror_all(masks, extent)
-    scales = range(len(SCALES) if self.model.needs_scale_stats else 1)
-    return tuple(shrink(masks, STRIDE >> max(scale - 1, 0)) for scale in scales)
+    strides = [STRIDE >> max(scale - 1, 0) for scale in range(len(SCALES))]
+    strides += [STRIDE >> scale for scale in range(1, len(SCALES)) if self.model.content_layers]
+    if not self.model.needs_scale_stats:
+      strides = strides[:1]
+    return tuple(shrink(masks, stride) for stride in strides)
 
   def _decode_all(
     self,
@@ -528,6 +551,7 @@ class Stylizer:
     stats: ContentStats | None = None,
     regions: tuple[jax.Array, ...] | None = None,
     prepare: Callable[[jax.Array], jax.Array] | None = None,
+    sources: Sources = (),
   ) -> jax.Array:
     """Decodes to pictures in [0, 1].
 
@@ -538,15 +562,18 @@ class Stylizer:
       stats: see `_decode`.
       regions: see `_decode`.
       prepare: makes the input of the decoder of some rows of `target`; None: `target` is that.
+      sources: of the skips of all contents.
     """
     size = (target.shape[1] * STRIDE, target.shape[2] * STRIDE)
     leaves = jax.tree.leaves(code)
     if not leaves or leaves[0].shape[0] == 1:  # one for all contents, even after the blend
-      decode = lambda x, s, r: self._decode(x, code, borders, s, r, prepare=prepare)  # noqa: E731
-      pictures = one_by_one(decode, target, stats, regions, size=size)
+      decode = lambda x, s, r, b: self._decode(  # noqa: E731
+        x, code, borders, s, r, prepare=prepare, sources=b
+      )
+      pictures = one_by_one(decode, target, stats, regions, sources, size=size)
     else:
-      decode = lambda x, c, s, r: self._decode(x, c, borders, s, r)  # noqa: E731
-      pictures = one_by_one(decode, target, code, stats, regions, size=size)
+      decode = lambda x, c, s, r, b: self._decode(x, c, borders, s, r, sources=b)  # noqa: E731
+      pictures = one_by_one(decode, target, code, stats, regions, sources, size=size)
     return jnp.clip(pictures, 0, 1)
 
   @with_numbers
@@ -571,35 +598,49 @@ class Stylizer:
       return (channel_stats(content.features, where=borders.inside(content.features)),)
     given = content.stats and _for_each(n, content.stats)
     size = (content.features.shape[1] * STRIDE, content.features.shape[2] * STRIDE)
+    seen = content.pictures if content.canvas is None else canvas
+    sources = self._sources(seen, content.skips)
 
-    def measure(features: jax.Array, given: ContentStats | None, code: StyleCode) -> ContentStats:
+    def measure(
+      features: jax.Array, given: ContentStats | None, sources: Sources, code: StyleCode
+    ) -> ContentStats:
       measured: list[ChannelStats] = []
-      self._decode(features, code, borders, given, measured=measured)
-      return tuple(measured)
+      self._decode(features, code, borders, given, measured=measured, sources=sources)
+      skips = self._skips(sources)
+      of_skips = [skips.stats(scale, borders) for scale in range(len(SCALES))]
+      return (*measured, *(stats for stats in of_skips if stats is not None))
 
     if jax.tree.leaves(code)[0].shape[0] == 1:
-      return one_by_one(lambda x, s: measure(x, s, code), content.features, given, size=size)
-    return one_by_one(measure, content.features, given, code, size=size)
+      one = lambda x, s, b: measure(x, s, b, code)  # noqa: E731
+      return one_by_one(one, content.features, given, sources, size=size)
+    return one_by_one(measure, content.features, given, sources, code, size=size)
 
   def _padded_features(
-    self, images: jax.Array, extent: Extent | None
-  ) -> tuple[jax.Array, jax.Array | None]:
-    """Returns relu4_1 of images padded to a multiple of 8, and where it is valid; None: all."""
+    self, images: jax.Array, extent: Extent | None, layers: tuple[str, ...] = ()
+  ) -> tuple[jax.Array, jax.Array | None, tuple[jax.Array, ...]]:
+    """Looks at images padded to a multiple of 8.
+
+    Returns:
+      relu4_1; where it is valid, None: everywhere; and the other layers asked for, none of images
+      that are too large to keep them.
+    """
     if extent is None:
-      return self._features(reflect_pad_to_multiple(images, STRIDE)), None
-    borders = _borders(extent, images.shape[1])
-    features = self._features(mirror_all(images, extent), borders)
-    return features, borders.inside(features)
+      borders, padded = UNPADDED, reflect_pad_to_multiple(images, STRIDE)
+    else:
+      borders, padded = _borders(extent, images.shape[1]), mirror_all(images, extent)
+    if not layers or (extent is None and in_strips(*padded.shape[:3])):
+      features, others = self._features(padded, borders), ()
+    else:
+      wanted, size = (*layers, ENCODER_LAYER), (padded.shape[1], padded.shape[2])
+      *others, features = one_by_one(lambda x: self._see(x, wanted, borders), padded, size=size)
+    return features, borders.inside(features), tuple(others)
 
   def _features(self, images: jax.Array, borders: Borders = UNPADDED) -> jax.Array:
     size = (images.shape[1], images.shape[2])
     return one_by_one(lambda x: self._encode(x, borders), images, size=size)
 
   def _encode(self, images: jax.Array, borders: Borders) -> jax.Array:
-    def encode(images: jax.Array) -> jax.Array:
-      pixels = to_float(images)
-      outputs = self.vgg.apply({"params": self.vgg_params}, pixels, (ENCODER_LAYER,), borders)
-      return cast(Mapping[str, jax.Array], outputs)[ENCODER_LAYER]
+    encode = lambda images: self._see(images, (ENCODER_LAYER,), borders)[0]  # noqa: E731
 
     if images.shape[1] % STRIDE:  # a `style_size` that is not a multiple
       return encode(images)
@@ -612,6 +653,29 @@ class Stylizer:
       whole=borders is not UNPADDED,
     )
 
+  def _see(
+    self, images: jax.Array, layers: tuple[str, ...], borders: Borders = UNPADDED
+  ) -> tuple[jax.Array, ...]:
+    """Returns layers of VGG, of images of which height and width are multiples of the strides."""
+    outputs = self.vgg.apply({"params": self.vgg_params}, to_float(images), layers, borders)
+    maps = cast(Mapping[str, jax.Array], outputs)
+    return tuple(maps[layer] for layer in layers)
+
+  def _sources(self, images: jax.Array, kept: tuple[jax.Array, ...]) -> Sources:
+    """Returns what the skips of contents are made from.
+
+    Args:
+      images: the contents as they are painted; uint8 or floats.
+      kept: the skips, if they were kept.
+    """
+    if kept or not self.model.content_layers:
+      return kept
+    return (reflect_pad_to_multiple(images, STRIDE),)
+
+  def _skips(self, sources: Sources) -> Skips:
+    see = lambda images, layer: self._see(images, (layer,))[0]  # noqa: E731
+    return Skips(self.model.content_layers, sources, see, self.vgg.arch)
+
   def _decode(
     self,
     features: jax.Array,
@@ -621,6 +685,7 @@ class Stylizer:
     regions: tuple[jax.Array, ...] | None = None,
     measured: list[ChannelStats] | None = None,
     prepare: Callable[[jax.Array], jax.Array] | None = None,
+    sources: Sources = (),
   ) -> jax.Array:
     """Decodes scale by scale, between which a model may need the whole feature map's statistics.
 
@@ -634,7 +699,9 @@ class Stylizer:
       measured: a list to put the features' own statistics into, and nothing is decoded after the
         last.
       prepare: see `_decode_all`; for a model that does not need the statistics of scales.
+      sources: of the skips of these contents.
     """
+    skips = self._skips(sources)
     needs_stats = self.model.needs_scale_stats
     last = len(SCALES) - 1
     for scale in range(len(SCALES)):
@@ -649,32 +716,61 @@ class Stylizer:
           break
       if given is not None and stats is not None:
         stats = widen_stats(given[scale], stats)
-      decode = functools.partial(self._decode_scale, scale, code, stats, borders)
+      decode = self._scale_decoder(scale, code, stats, borders, skips, given, regions)
+      beside = skips.source(scale)
       if prepare is not None and scale == 0:
         decode = lambda rows, first=prepare, second=decode: second(first(rows))  # noqa: E731
-      sizes = {"reach": self._reach(scale), "row_bytes": _row_bytes(scale, features)}
+      sizes = {"reach": self._reach(scale, skips), "row_bytes": _row_bytes(scale, features)}
       grow = Fraction(2 if scale else 1)
       plain = borders is UNPADDED and regions is None and measured is None
       if plain and scale == last - 1 and too_large(_output_bytes(scale, features)):
-        own = stats_by_strips(decode, features, **sizes, scale=grow) if needs_stats else None
+        own = None
+        if needs_stats:
+          own = stats_by_strips(decode, features, *beside, **sizes, scale=grow)
         if own is not None or not needs_stats:
           if own is not None and given is not None:
             own = widen_stats(given[last], own)
-          finish = functools.partial(self._decode_scale, last, code, own, borders)
+          finish = self._scale_decoder(last, code, own, borders, skips, given, regions)
+          count = len(beside)
           return by_strips(
-            lambda rows, first=decode, second=finish: second(first(rows)),
+            lambda rows, *rest, first=decode, second=finish, at=count: second(
+              first(rows, *rest[:at]), *rest[at:]
+            ),
             features,
-            reach=self._reach(scale) + math.ceil(self._reach(last) / 2),
+            *beside,
+            *skips.source(last),
+            reach=self._reach(scale, skips) + math.ceil(self._reach(last, skips) / 2),
             row_bytes=4 * _row_bytes(last, features),  # two rows of it, twice as long
             scale=grow * 2,
           )
-      features = by_strips(decode, features, **sizes, scale=grow, whole=borders is not UNPADDED)
+      whole = borders is not UNPADDED
+      features = by_strips(decode, features, *beside, **sizes, scale=grow, whole=whole)
     return features
 
-  def _reach(self, scale: int) -> int:
+  def _reach(self, scale: int, skips: Skips) -> int:
     """How many rows of a scale's input an output row depends on, above and below."""
     kernels = len(SCALES[scale][1]) if scale == 0 else math.ceil(len(SCALES[scale][1]) / 2)
-    return self.model.kernel_size // 2 + kernels + 1
+    return self.model.kernel_size // 2 + kernels + 1 + skips.reach(scale)
+
+  def _scale_decoder(
+    self,
+    scale: int,
+    code: StyleCode,
+    stats: ChannelStats | None,
+    borders: Borders,
+    skips: Skips,
+    given: ContentStats | None,
+    regions: tuple[jax.Array, ...] | None,
+  ) -> Callable[..., jax.Array]:
+    """Returns what decodes rows of a scale's input, and of the source of its skip if it has one."""
+    decode = functools.partial(self._decode_scale, scale, code, stats, borders)
+    if not skips.source(scale):
+      return decode
+    at = len(SCALES) + scale - 1  # its place in tuples that have all scales first
+    own = skips.stats(scale, borders, None if regions is None else regions[at])
+    if given is not None and own is not None:
+      own = widen_stats(given[at], own)
+    return lambda features, source: decode(features, skips.make(scale, source), own)
 
   def _decode_scale(
     self,
@@ -683,8 +779,9 @@ class Stylizer:
     stats: ChannelStats | None,
     borders: Borders,
     features: jax.Array,
+    *skip: Any,
   ) -> jax.Array:
-    return self._apply(scale, features, code, stats, borders, method="decode_scale")
+    return self._apply(scale, features, code, stats, borders, *skip, method="decode_scale")
 
   def _apply(self, *args: Any, method: str) -> Any:
     return self.model.apply({"params": self.params}, *args, method=method)

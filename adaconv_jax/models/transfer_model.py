@@ -26,6 +26,10 @@ class TransferModel(Protocol):
       square.
     kernel_size: of the largest kernel that a style has for a scale of the decoder; 0 for none.
     needs_scale_stats: whether `decode_scale` takes the statistics of the whole feature map.
+    content_layers: VGG's layers of the content that the decoder is given besides its input, one for
+      each of the scales 1 to 3, with the size of the scale's output; none for the published ones.
+    extends: the transform with the same settings and a part of the parameters, from which a
+      training may start; None for none.
     alpha_needs_own_style: whether alpha blends the style's code with that of the content taken as
       its own style; otherwise `content_target` blends, and returns the content's features at 0.
   """
@@ -34,6 +38,8 @@ class TransferModel(Protocol):
   slow_params: ClassVar[tuple[str, ...]]
   needs_scale_stats: ClassVar[bool]
   alpha_needs_own_style: ClassVar[bool]
+  content_layers: ClassVar[tuple[str, ...]]
+  extends: ClassVar[str | None]
 
   @property
   def style_size(self) -> int | None: ...  # noqa: D102
@@ -72,7 +78,10 @@ class TransferModel(Protocol):
     ...
 
   def decode(self, target: jax.Array, code: StyleCode) -> jax.Array:
-    """Decodes `[n, h, w, 512]` to RGB `[n, 8 h, 8 w, 3]`."""
+    """Decodes `[n, h, w, 512]` to RGB `[n, 8 h, 8 w, 3]`.
+
+    A model with `content_layers` takes a tuple of these maps as the third argument.
+    """
     ...
 
   def decode_scale(
@@ -93,6 +102,9 @@ class TransferModel(Protocol):
         whole feature map, of which `features` may be some rows, or of all frames of a video.
       borders: where the pictures end, if they do not fill `features`. `Decoder.decode_scale` takes
         them; a model's own 3x3 convolutions take `borders.mirror(features)`.
+
+    A model with `content_layers` takes two more arguments at the scales 1 to 3: the rows of the
+    layer for the scale, and the statistics of the whole layer.
 
     Returns:
       `[n, h, w, c']` for scale 0, `[n, 2 h, 2 w, c']` for the others.

@@ -17,7 +17,8 @@ from adaconv_jax.cli import stylize as command
 from adaconv_jax.files import EXAMPLES
 from adaconv_jax.models.stylizer import Stylizer
 
-TRANSFORMS = ["adain", "adaconv"]
+TRANSFORMS = ["adain", "adaconv", "adaconv_plus"]
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in TRANSFORMS[1:]]
 H, W = 16, 24
 
 
@@ -56,7 +57,7 @@ def test_every_content_may_have_its_own_map(adain):
     np.testing.assert_allclose(ours, mask * full + (1 - mask) * CONTENT, atol=1e-5)
 
 
-@pytest.mark.parametrize("transform", ["adain", pytest.param("adaconv", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("transform", ["adain", *SLOW])
 def test_a_mask_of_ones_equals_no_mask(stylizers, transform):
   stylizer = stylizers[transform]
   plain = stylize(CONTENT, FIRST, model=stylizer)
@@ -77,7 +78,7 @@ def test_nothing_of_a_style_is_in_the_region_of_another(stylizers, transform):
   assert np.abs(np.asarray(got - other))[~inside].max() > 1e-3
 
 
-@pytest.mark.parametrize("transform", TRANSFORMS)
+@pytest.mark.parametrize("transform", ["adain", "adaconv", SLOW[-1]])
 def test_what_is_in_no_region_is_in_no_statistics(stylizers, transform):
   got = stylize(CONTENT, [FIRST, SECOND], model=stylizers[transform], masks=SPLIT)
   masks = np.stack([LEFT, 0 * LEFT])
@@ -101,7 +102,7 @@ def test_overlaps_are_divided_and_what_is_not_covered_stays_the_content(adain, m
   np.testing.assert_allclose(got, expected, atol=5e-5)
 
 
-@pytest.mark.parametrize("transform", ["adain", pytest.param("adaconv", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("transform", ["adain", *SLOW])
 def test_alpha_0_is_the_content_with_masks_too(stylizers, transform):
   content = images.to_uint8(CONTENT)
   styles = [images.to_uint8(x) for x in (FIRST, SECOND)]

@@ -157,3 +157,6 @@ def test_a_model_of_another_kind_is_refused():
   other: Any = dataclasses.replace(small_stylizer("adain"), model=None)  # type: ignore[arg-type]
   with pytest.raises(ValueError, match="model: expected AdaIN or AdaConv, got NoneType"):
     Graph(other, other)
+  plus: Any = small_stylizer("adaconv_plus")
+  with pytest.raises(ValueError, match="expected AdaIN or AdaConv, got AdaConvPlus, .*save_bundle"):
+    Graph(plus, plus)

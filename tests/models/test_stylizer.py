@@ -25,6 +25,7 @@ from adaconv_jax.ops.extent import Extent
 
 TRANSFORMS = ["adain", "adaconv"]
 FAST = ["adain", pytest.param("adaconv", marks=pytest.mark.slow)]
+ALL = [*FAST, pytest.param("adaconv_plus", marks=pytest.mark.slow)]
 GROUPS = (512, 128, 32, 8)
 cached_stylizer = functools.lru_cache(small_stylizer)
 
@@ -92,7 +93,7 @@ def test_the_size_of_the_style_does_not_show_in_its_code(transform, size):
   assert jax.tree.map(jnp.shape, got) == jax.tree.map(jnp.shape, codes(transform))
 
 
-@pytest.mark.parametrize("transform", FAST)
+@pytest.mark.parametrize("transform", ALL)
 def test_single_pixels_are_contents_and_styles(transform):
   stylizer = cached_stylizer(transform)
   code = encode(stylizer, pictures(1, 1, 1))
@@ -223,7 +224,7 @@ def test_only_an_alpha_below_1_decodes_once_more(transform, monkeypatch):
     assert len(calls) == times
 
 
-@pytest.mark.parametrize("transform", FAST)
+@pytest.mark.parametrize("transform", ALL)
 def test_a_python_1_is_a_traced_1(transform):
   stylizer, code = cached_stylizer(transform), codes(transform)
   traced = render(stylizer, CONTENTS, code, 1.0)
@@ -299,7 +300,7 @@ def in_array(images, garbage: Any = 0.0):
 
 
 # One pixel; an odd side and a multiple of 8; one that fills its array.
-@pytest.mark.parametrize("transform", FAST)
+@pytest.mark.parametrize("transform", ALL)
 @pytest.mark.parametrize(
   "size", [*(pytest.param(s, marks=pytest.mark.slow) for s in [(1, 1), (40, 40)]), (17, 32)]
 )
@@ -316,7 +317,7 @@ def test_a_picture_in_a_bucket_is_rendered_as_if_alone(transform, size, in_float
     np.testing.assert_allclose(got[:, :h, :w], expected, rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("transform", [pytest.param("adaconv", marks=pytest.mark.slow), "adain"])
+@pytest.mark.parametrize("transform", ALL)
 def test_what_lies_beside_a_picture_in_a_bucket_has_no_influence(transform, in_float64):
   stylizer, content, style = in_float64(
     cached_stylizer(transform), pictures(2, 21, 30), pictures(1, 33, 18)
@@ -339,7 +340,7 @@ def to_bytes(images):
   return np.round(images * 255).astype(np.uint8)
 
 
-@pytest.mark.parametrize("transform", FAST)
+@pytest.mark.parametrize("transform", ALL)
 def test_uint8_is_scaled_and_the_output_has_the_type_of_the_content(transform):
   stylizer, content, style = cached_stylizer(transform), to_bytes(CONTENTS), to_bytes(STYLES[:1])
   scaled = content / np.float32(255), style / np.float32(255)
@@ -356,7 +357,7 @@ def test_uint8_is_scaled_and_the_output_has_the_type_of_the_content(transform):
   np.testing.assert_allclose(half.astype(np.float32), expected, rtol=2**-8, atol=1e-4)
 
 
-@pytest.mark.parametrize("transform", FAST)
+@pytest.mark.parametrize("transform", ALL)
 def test_one_picture_needs_no_batch_axis(transform):
   stylizer = cached_stylizer(transform)
   code = encode(stylizer, STYLES[0])
@@ -502,7 +503,7 @@ def test_a_stylizer_shows_itself_in_a_line():
 # --- codes and pytrees ---
 
 
-@pytest.mark.parametrize("transform", FAST)
+@pytest.mark.parametrize("transform", ALL)
 def test_a_code_serves_many_contents(transform):
   stylizer, code = cached_stylizer(transform), one(codes(transform), 0)
   together = render(stylizer, CONTENTS, code)
@@ -555,7 +556,7 @@ def gradients(stylizer, content, style, alpha):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("transform", FAST)
+@pytest.mark.parametrize("transform", ALL)
 def test_gradients_with_respect_to_content_style_and_alpha_are_finite(transform):
   stylizer, content, style = cached_stylizer(transform), CONTENTS[:1], STYLES[:1]
   for gradient in gradients(stylizer, content, style, 0.5):

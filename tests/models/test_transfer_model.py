@@ -28,6 +28,8 @@ class Shift(nn.Module):
   slow_params: ClassVar[tuple[str, ...]] = ()
   needs_scale_stats: ClassVar[bool] = False
   alpha_needs_own_style: ClassVar[bool] = False
+  content_layers: ClassVar[tuple[str, ...]] = ()
+  extends: ClassVar[str | None] = None
 
   def setup(self):
     self.decoder = Decoder()

@@ -17,6 +17,7 @@ from adaconv_jax.vgg.network import ENCODER_LAYER, VGG, reach
 from tests.small_models import small_stylizer
 
 TWO = Fraction(2)
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("adaconv", "adaconv_plus")]
 
 
 def blur(images: Any) -> Any:
@@ -156,7 +157,7 @@ def test_vgg_s_reach_is_that_of_its_gradient(arch, expected):
   assert 64 - expected <= rows.min() and rows.max() <= 71 + expected
 
 
-@pytest.mark.parametrize("transform", ["adain", pytest.param("adaconv", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("transform", ["adain", *SLOW])
 def test_a_large_picture_is_the_same_in_strips(transform, monkeypatch):
   stylizer = small_stylizer(transform)
   rng = np.random.default_rng(0)
@@ -177,7 +178,7 @@ def test_a_large_picture_is_the_same_in_strips(transform, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("transform", ["adain", pytest.param("adaconv", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("transform", ["adain", *SLOW])
 def test_a_picture_whose_largest_maps_are_not_kept_is_the_same(transform, monkeypatch):
   stylizer = small_stylizer(transform)
   rng = np.random.default_rng(0)
@@ -198,7 +199,7 @@ def test_a_picture_whose_largest_maps_are_not_kept_is_the_same(transform, monkey
   assert "tensor<1x84x6x128xf32>" in program.as_text()
 
 
-@pytest.mark.parametrize("transform", ["adain", "adaconv"])
+@pytest.mark.parametrize("transform", ["adain", "adaconv", "adaconv_plus"])
 def test_a_picture_in_a_bucket_is_never_in_strips(transform, monkeypatch):
   """A strip would be treated as the whole, with the extent of the whole."""
   stylizer = small_stylizer(transform)
@@ -220,7 +221,13 @@ def slow(*values):
 @pytest.mark.parametrize(
   ("transform", "styles", "alpha"),
   # One style that alpha makes one code per content; one code for all; one per content.
-  [slow("adaconv", 1, 0.5), slow("adain", 1, 1.0), slow("adaconv", 3, 1.0)],
+  [
+    slow("adaconv", 1, 0.5),
+    slow("adain", 1, 1.0),
+    slow("adaconv", 3, 1.0),
+    slow("adaconv_plus", 1, 1.0),
+    slow("adaconv_plus", 3, 0.5),
+  ],
 )
 def test_images_one_by_one_are_those_of_the_batch(transform, styles, alpha, monkeypatch):
   stylizer = small_stylizer(transform)

@@ -17,7 +17,10 @@ from adaconv_jax.video import stylize as module
 from adaconv_jax.video.stylize import mix_styles, stylize_frames
 
 # AdaConv takes long to compile.
-TRANSFORMS = ["adain", pytest.param("adaconv", marks=pytest.mark.slow)]
+TRANSFORMS = [
+  "adain",
+  *(pytest.param(name, marks=pytest.mark.slow) for name in ("adaconv", "adaconv_plus")),
+]
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +31,11 @@ def adain():
 @pytest.fixture(scope="module")
 def adaconv():
   return small_stylizer("adaconv")
+
+
+@pytest.fixture(scope="module")
+def adaconv_plus():
+  return small_stylizer("adaconv_plus")
 
 
 def pictures(count, seed=0, size=(16, 24)):
@@ -45,7 +53,8 @@ def test_each_frame_by_itself_is_what_stylize_makes(transform, request):
   model, frames = request.getfixturevalue(transform), pictures(3)
   made = stylize_frames(frames, STYLE, model=model, statistics="frame", blending=0)
   expected = model.stylize(frames, model.encode_style(STYLE))
-  np.testing.assert_allclose(np.stack(list(made)), expected, atol=1e-4)
+  # Programs for another number of frames round differently; each normalization enlarges that.
+  np.testing.assert_allclose(np.stack(list(made)), expected, atol=2e-4)
 
 
 @pytest.mark.parametrize("transform", TRANSFORMS)
@@ -228,12 +237,15 @@ def test_no_frames_give_no_pictures(adain):
 
 
 @pytest.mark.slow
-def test_statistics_of_contents_are_those_that_render_uses(adaconv):
-  frames = jnp.asarray(pictures(2))
-  code = adaconv.encode_style(STYLE)
-  content = adaconv.encode_content(frames, for_alpha=False)
-  stats = adaconv.content_stats(content, code)
-  assert [s.mean.shape for s in stats] == [(2, 512), (2, 256), (2, 128), (2, 64)]
+@pytest.mark.parametrize(
+  ("transform", "skips"), [("adaconv", []), ("adaconv_plus", [(2, 256), (2, 128), (2, 64)])]
+)
+def test_statistics_of_contents_are_those_that_render_uses(transform, skips, request):
+  model, frames = request.getfixturevalue(transform), jnp.asarray(pictures(2))
+  code = model.encode_style(STYLE)
+  content = model.encode_content(frames, for_alpha=False)
+  stats = model.content_stats(content, code)
+  assert [s.mean.shape for s in stats] == [(2, 512), (2, 256), (2, 128), (2, 64), *skips]
   np.testing.assert_allclose(
-    adaconv.render(content.replace(stats=stats), code), adaconv.render(content, code), atol=1e-4
+    model.render(content.replace(stats=stats), code), model.render(content, code), atol=1e-4
   )
