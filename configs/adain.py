@@ -79,6 +79,9 @@ def get_config() -> ConfigDict:
   # For the output to have the style's colors in the style's shares; after the reconstruction steps.
   # Not in the paper.
   config.loss.palette_weight = 0.0
+  # For fine structure to be where the content has it, whatever its contrast and colors; for
+  # "adaconv_plus", whose decoder can see it. After the reconstruction steps. Not in the paper.
+  config.loss.detail_weight = 0.0
 
   config.optimizer = ConfigDict()
   config.optimizer.learning_rate = 1e-4

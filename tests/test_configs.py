@@ -17,7 +17,10 @@ from adaconv_jax.data.manifest import read_names
 from adaconv_jax.images import find_images
 
 ROOT = Path(__file__).parents[1]
-NAMES = ["adaconv", "adain", "finetune", "pretrained_adaconv", "pretrained_adain", "quickstart"]
+NAMES = [
+  *("adaconv", "adaconv_plus", "adain", "finetune"),
+  *("pretrained_adaconv", "pretrained_adain", "quickstart"),
+]
 
 
 def test_every_config_of_the_repository_is_packaged_by_its_name():
@@ -37,7 +40,7 @@ def test_a_config_is_a_module_and_the_files_that_it_names_are_there(name, tmp_pa
     if data[role]:
       assert len(find_images(data[role])) == 8
   assert bool(data.content) == (name in ("quickstart", "finetune"))
-  assert bool(data.heldout_content_names) == name.startswith("pretrained")
+  assert bool(data.heldout_content_names) == name.startswith(("pretrained", "adaconv_plus"))
 
 
 def test_a_name_means_the_packaged_config_and_a_path_the_file(tmp_path, monkeypatch):

@@ -29,6 +29,7 @@ from small_runs import (
 
 import adaconv_jax
 from adaconv_jax import images
+from adaconv_jax.checkpoints.bundle import save_bundle
 from adaconv_jax.checkpoints.load import load_model
 from adaconv_jax.checkpoints.record import summarize
 from adaconv_jax.cli import train as command
@@ -42,6 +43,7 @@ from adaconv_jax.training.devices import replicate
 from adaconv_jax.training.state import TrainState
 from adaconv_jax.training.step import evaluate, make_eval_step
 from adaconv_jax.vgg.file import read_file, write_file
+from adaconv_jax.vgg.network import VGG
 from adaconv_jax.vgg.weights import PACKAGED
 
 ROOT = Path(__file__).parents[1]
@@ -337,6 +339,22 @@ def test_listed_images_are_held_out_of_a_run(folder, tmp_path):
   assert [data[f"{role}_heldout"] for role in ("content", "style")] == [3, 1]
   sheet = images.load(tmp_path / "run" / "samples" / "0000001.png")
   assert sheet.shape == (64 * 2 + 4, 64 * 3 + 8, 3)  # two of the three contents
+
+
+@pytest.mark.slow
+def test_adaconv_with_skips_starts_from_an_adaconv_and_opens_the_gains(folder, tmp_path):
+  config = small_config(folder, "adaconv")
+  start = dataclasses.replace(small_stylizer("adaconv"), vgg=VGG("vgg16", "reflect"))
+  save_bundle(start, tmp_path / "start.safetensors")
+  config.init_from, config.model.transform = str(tmp_path / "start.safetensors"), "adaconv_plus"
+  config.num_steps, config.reconstruct_steps, config.sample_every_steps = 2, 0, 0
+  loop.train_and_evaluate(config, tmp_path / "run")
+  trained = by_path(trained_state(config, tmp_path / "run").params)
+  assert trained.keys() > by_path(start.params).keys()
+  for name, value in by_path(start.params).items():
+    assert np.abs(trained[name] - value).max() < 1e-3  # a few of Adam's steps of 1e-4
+  gains = [value for name, value in trained.items() if "gain" in name]
+  assert len(gains) == 6 and all(np.abs(value).max() > 0 for value in gains)
 
 
 def test_run_starts_from_a_trained_model_at_step_0_and_resumes_from_its_own_checkpoint(

@@ -104,13 +104,13 @@ def load_start(
 
   Args:
     source: a trained model as for `load_model`.
-    model: the model to train, with the same settings.
+    model: the model to train, with the same settings; or one that extends the source's transform.
     vgg: its encoder.
     vgg_params: the encoder's weights, with which `source` was trained.
     vgg_info: the metadata that `vgg_weights.load` returned for them.
 
   Returns:
-    The parameters, and a description of `source` for the run's record: its "name", the
+    The parameters that `source` has, and a description of it for the run's record: its "name", the
     "file_sha256" of a bundle or the "step" of a workdir's checkpoint, and "info", how it was
     trained.
 
@@ -123,6 +123,8 @@ def load_start(
   try:
     trained = read_model(source)
     there, here = _describe(trained.model, trained.vgg), _describe(model, vgg)
+    if model.extends == there["transform"]:
+      here["transform"] = model.extends
     # Another transform has other settings, which cannot be compared.
     names = there.keys() | here.keys() if there.keys() == here.keys() else ["transform"]
     differing = [

@@ -17,7 +17,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from adaconv_jax.ops.adain import EPS, ChannelStats, at_least_float32, channel_stats
+from adaconv_jax.ops.adain import (
+  EPS,
+  ChannelStats,
+  at_least_float32,
+  channel_stats,
+  instance_norm,
+)
 from adaconv_jax.ops.filters import separable
 
 # Binomial: in frequency cos(w / 2)^4 and sin(w / 2)^4. The second passes all of a period of 2
@@ -39,6 +45,37 @@ def content_loss(features: jax.Array, target: jax.Array) -> jax.Array:
   """Mean squared difference of two feature maps `[n, h, w, c]`, a scalar."""
   # A mean over a million squares in bfloat16 would be noise.
   return jnp.mean((at_least_float32(features) - at_least_float32(target)) ** 2)
+
+
+# Layers whose places of fine structure `detail_loss` compares.
+DETAIL_LAYERS = ("relu2_1", "relu3_1")
+# Of the normalized VGG weights, where every channel has a mean of 1: a channel that is nearly flat
+# stays so.
+_DETAIL_EPS = 0.1
+
+
+def detail_loss(
+  features: Mapping[str, jax.Array], content_features: Mapping[str, jax.Array]
+) -> jax.Array:
+  """Compares where the fine structure of two pictures is, whatever its contrast and its colors.
+
+      sum_i ||norm(phi_i(g)) - norm(phi_i(c))||^2,     norm(x) = (x - mu) / sqrt(sigma^2 + 0.1)
+
+  over `DETAIL_LAYERS`, with the mean and the variance of every channel. Not in the papers, whose
+  content loss sees relu4_1 alone, which has a position for 8 x 8 pixels.
+
+  Args:
+    features: the output's VGG feature maps by layer name, each `[n, h, w, c]`.
+    content_features: the content's.
+
+  Returns:
+    A scalar, below 2 for each layer if they are not opposites of each other.
+  """
+  norm = lambda x: instance_norm(at_least_float32(x), eps=_DETAIL_EPS)  # noqa: E731
+  return sum(
+    (content_loss(norm(features[i]), norm(content_features[i])) for i in DETAIL_LAYERS),
+    start=jnp.zeros(()),
+  )
 
 
 def style_loss(

@@ -95,6 +95,7 @@ RULES: Mapping[str, Rule] = {
   "loss.checkerboard_weight": _WEIGHT,
   "loss.self_similarity_weight": _WEIGHT,
   "loss.palette_weight": _WEIGHT,
+  "loss.detail_weight": _number(0, 1e12, optional=True),
   "optimizer.learning_rate": _positive(1),
   "optimizer.warmup_steps": _count(0),
   "optimizer.decay": _choice("inverse_time", "cosine"),

@@ -55,6 +55,7 @@ def make_steps(
     checkerboard=config.loss.checkerboard_weight,
     self_similarity=config.loss.self_similarity_weight,
     palette=config.loss.palette_weight,
+    detail=config.loss.get("detail_weight", 0.0),  # which older configs do not have
   )
   reconstruct_step, transfer_step = (
     make_train_step(

@@ -149,7 +149,9 @@ def _train(
   if restored is not None:
     state = restored
   else:
-    params, origin = start or (initial(), {"seed": config.seed})
+    params, origin = start or ({}, {"seed": config.seed})
+    if params.keys() < template.params.keys():  # of nothing, or of a model that this one extends
+      params = {**initial(), **params}
     state = start_state(params)
     write_start(workdir, origin)
     log.info("starting from %s", _describe(origin))

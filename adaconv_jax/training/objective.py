@@ -11,8 +11,10 @@ from adaconv_jax.models.transfer_model import TransferModel
 from adaconv_jax.ops.adain import ChannelStats
 from adaconv_jax.ops.extent import resize_middle
 from adaconv_jax.ops.losses import (
+  DETAIL_LAYERS,
   checkerboard_loss,
   content_loss,
+  detail_loss,
   layer_stats,
   palette,
   palette_loss,
@@ -41,6 +43,7 @@ class LossWeights:
     self_similarity: weight of the self-similarity loss of relu4_1 against the content's, after the
       reconstruction phase; 0 omits it.
     palette: weight of the palette loss after the reconstruction phase; 0 omits it.
+    detail: weight of the detail loss after the reconstruction phase; 0 omits it.
   """
 
   content: float
@@ -51,6 +54,7 @@ class LossWeights:
   checkerboard: float = 0.0
   self_similarity: float = 0.0
   palette: float = 0.0
+  detail: float = 0.0
 
 
 class StyleFeatures(NamedTuple):
@@ -77,6 +81,7 @@ class Transfer(NamedTuple):
     encoded: relu4_1 of the output.
     stats: the output's channel statistics, by layer.
     style_stats: those of the styles.
+    detail: the detail loss, or None.
   """
 
   output: jax.Array
@@ -85,6 +90,7 @@ class Transfer(NamedTuple):
   encoded: jax.Array
   stats: Mapping[str, ChannelStats]
   style_stats: Mapping[str, ChannelStats]
+  detail: jax.Array | None = None
 
 
 def make_style_features(
@@ -116,7 +122,7 @@ def make_style_features(
 
 
 def make_transfer(
-  model: TransferModel, vgg: VGG, style_layers: Mapping[str, float]
+  model: TransferModel, vgg: VGG, style_layers: Mapping[str, float], *, detail: bool = False
 ) -> Callable[..., Transfer]:
   """Builds `transfer(params, vgg_params, content, style) -> Transfer`.
 
@@ -126,8 +132,11 @@ def make_transfer(
     model: the trained part.
     vgg: encoder and loss network.
     style_layers: the layers of the style loss, by name.
+    detail: compute the detail loss, too.
   """
-  layers = tuple(dict.fromkeys((*style_layers, ENCODER_LAYER)))
+  fine = DETAIL_LAYERS if detail else ()
+  layers = tuple(dict.fromkeys((*style_layers, *fine, ENCODER_LAYER)))
+  content_layers = tuple(dict.fromkeys((*model.content_layers, *fine, ENCODER_LAYER)))
 
   def features(vgg_params, images, layers) -> Any:
     return vgg.apply({"params": vgg_params}, images, layers)
@@ -136,10 +145,13 @@ def make_transfer(
     return model.apply({"params": params}, *args, method=method)
 
   def transfer(params, vgg_params, content, style):
-    content_features = features(vgg_params, content, (ENCODER_LAYER,))[ENCODER_LAYER]
+    seen = features(vgg_params, content, content_layers)
+    content_features = seen[ENCODER_LAYER]
     code = apply(params, style.encoded, method="encode_style")
     target = apply(params, content_features, code, method="content_target")
-    output = apply(params, target, code, method="decode")
+    skips = tuple(seen[layer] for layer in model.content_layers)
+    given = (skips,) if skips else ()  # a model that is never given any need not take them
+    output = apply(params, target, code, *given, method="decode")
     maps = features(vgg_params, output, layers)
     return Transfer(
       output,
@@ -148,6 +160,7 @@ def make_transfer(
       maps[ENCODER_LAYER],
       layer_stats(maps, style_layers),
       style.stats,
+      detail_loss(maps, seen) if detail else None,
     )
 
   return transfer
@@ -173,7 +186,8 @@ def make_loss(
       decoder that has not yet learned to invert VGG's features satisfies the style loss with
       texture alone and hardly recovers the content, so short runs start this way.
   """
-  transfer = make_transfer(model, vgg, weights.layers)
+  detail = bool(weights.detail) and not reconstruct
+  transfer = make_transfer(model, vgg, weights.layers, detail=detail)
   style_features = make_style_features(model, vgg, weights.layers, colors=bool(weights.palette))
 
   def loss(params, vgg_params, batch, style_scale):
@@ -204,6 +218,9 @@ def make_loss(
         assert style.palette is not None  # `colors` was set
         metrics["palette_loss"] = palette_loss(palette(done.output), style.palette)
         total = total + weights.palette * metrics["palette_loss"]
+      if done.detail is not None:
+        metrics["detail_loss"] = done.detail
+        total = total + weights.detail * metrics["detail_loss"]
     return total, {"loss": total, **metrics}
 
   return loss

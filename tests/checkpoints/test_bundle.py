@@ -399,6 +399,23 @@ def test_a_training_does_not_start_from_another_model(source, stylizer, request)
     start(source, stylizer, model=small_stylizer("adain").model)
 
 
+def test_a_training_of_adaconv_with_skips_starts_from_an_adaconv(saved, stylizer):
+  plus: Any = small_stylizer("adaconv_plus").model
+  params, _ = start(saved, stylizer, model=plus)
+  jax.tree.map(np.testing.assert_array_equal, params, stylizer.params)
+  with pytest.raises(ValueError, match="style_dim is 8 there and 16 here"):
+    start(saved, stylizer, model=dataclasses.replace(plus, style_dim=16))
+
+
+def test_an_adaconv_with_skips_is_a_bundle_of_its_own(tmp_path, stylizer):
+  plus = small_stylizer("adaconv_plus")
+  path = tmp_path / "plus.safetensors"
+  save_bundle(plus, path)
+  assert_same_model(load_model(path), plus)
+  with pytest.raises(ValueError, match="transform is adaconv_plus there and adaconv here"):
+    start(path, stylizer, vgg=plus.vgg)
+
+
 @pytest.mark.parametrize("source", ["saved", "workdir"])
 def test_a_training_with_other_vgg_weights_is_refused(source, stylizer, other_vgg16, request):
   source = request.getfixturevalue(source)

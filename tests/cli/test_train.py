@@ -14,7 +14,10 @@ from adaconv_jax.cli import train
 from adaconv_jax.configs import adaconv
 
 ROOT = Path(__file__).parents[2]
-NAMES = ["adaconv", "adain", "finetune", "pretrained_adaconv", "pretrained_adain", "quickstart"]
+NAMES = [
+  *("adaconv", "adaconv_plus", "adain", "finetune"),
+  *("pretrained_adaconv", "pretrained_adain", "quickstart"),
+]
 
 
 def run(*arguments, cwd, **environment) -> subprocess.CompletedProcess:

@@ -10,6 +10,7 @@ import pytest
 from adaconv_jax.ops.losses import (
   checkerboard_loss,
   content_loss,
+  detail_loss,
   palette,
   palette_loss,
   pixel_loss,
@@ -161,6 +162,31 @@ def self_similarity_loops(ours, theirs) -> float:
       distances = [1 - x[j] @ x[k] / np.linalg.norm(x[j]) / np.linalg.norm(x[k]) for x in (a, b)]
       total += abs(distances[0] - distances[1])
   return total / (n * (h * w) ** 2)
+
+
+def test_detail_loss_equals_loops_over_images_and_channels():
+  ours, theirs = (
+    {"relu2_1": random(2, 4, 6, 3, seed=i), "relu3_1": random(2, 2, 3, 5, seed=i)} for i in (0, 1)
+  )
+  expected = 0.0
+  for layer, content in theirs.items():
+    n, _, _, c = content.shape
+    for i, channel in np.ndindex(n, c):
+      a, b = (x[i, :, :, channel].astype(np.float64) for x in (ours[layer], content))
+      a, b = ((x - x.mean()) / np.sqrt(x.var() + 0.1) for x in (a, b))
+      expected += np.mean((a - b) ** 2) / (n * c)
+  np.testing.assert_allclose(detail_loss(ours, theirs), expected, rtol=1e-5)
+
+
+def test_detail_loss_ignores_contrast_and_brightness_and_flat_channels_have_gradients():
+  content = {"relu2_1": 50 * random(1, 4, 4, 3), "relu3_1": 50 * random(1, 2, 2, 3)}
+  moved = jax.tree.map(lambda x: 2 * x + 7, content)
+  assert detail_loss(moved, content) < 1e-5
+  inverted = jax.tree.map(lambda x: -x, content)
+  np.testing.assert_allclose(detail_loss(inverted, content), 8, rtol=1e-2)
+  flat = jax.tree.map(jnp.ones_like, content)
+  for gradient in jax.tree.leaves(jax.grad(detail_loss)(flat, content)):
+    assert np.isfinite(gradient).all() and np.abs(gradient).max() > 0
 
 
 def test_self_similarity_loss_equals_loops_over_pairs_of_positions():

@@ -93,7 +93,7 @@ def test_reconstruction_loss_ignores_the_styles_and_adds_the_pixels():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("term", ["checkerboard", "self_similarity", "palette"])
+@pytest.mark.parametrize("term", ["checkerboard", "self_similarity", "palette", "detail"])
 def test_further_losses_of_the_output_are_added_by_weight_but_not_while_reconstructing(term):
   stylizer, data = small_stylizer("adain"), batch()
   weights = dataclasses.replace(WEIGHTS, **{term: 1e6})
@@ -105,8 +105,7 @@ def test_further_losses_of_the_output_are_added_by_weight_but_not_while_reconstr
   style = jnp.asarray(data["style"], jnp.float32) / 255
   content = jnp.asarray(data["content"], jnp.float32) / 255
   features: Any = [
-    stylizer.vgg.apply({"params": stylizer.vgg_params}, x, (ENCODER_LAYER,))
-    for x in (content, style)
+    stylizer.vgg.apply({"params": stylizer.vgg_params}, x, STYLE_LAYERS) for x in (content, style)
   ]
   output: Any = stylizer.model.apply(
     {"params": stylizer.params},
@@ -117,8 +116,13 @@ def test_further_losses_of_the_output_are_added_by_weight_but_not_while_reconstr
   elif term == "palette":
     expected = losses.palette_loss(losses.palette(output), losses.palette(style))
   else:
-    encoded: Any = stylizer.vgg.apply({"params": stylizer.vgg_params}, output, (ENCODER_LAYER,))
-    expected = losses.self_similarity_loss(encoded[ENCODER_LAYER], features[0][ENCODER_LAYER])
+    maps: Any = stylizer.vgg.apply({"params": stylizer.vgg_params}, output, STYLE_LAYERS)
+    expected = {
+      "self_similarity": losses.self_similarity_loss(
+        maps[ENCODER_LAYER], features[0][ENCODER_LAYER]
+      ),
+      "detail": losses.detail_loss(maps, features[0]),
+    }[term]
   assert expected > 0
   np.testing.assert_allclose(metrics[f"{term}_loss"], expected, rtol=1e-3)
   np.testing.assert_allclose(totals[1] - totals[0], 1e6 * expected, rtol=1e-3)
