@@ -623,7 +623,9 @@ def test_the_default_settings_are_the_published_ones():
 
 
 def test_unknown_transforms_and_settings_are_errors():
-  with pytest.raises(ValueError, match=r"transform: expected one of \['adaconv', 'adain'\].*'wct'"):
+  with pytest.raises(
+    ValueError, match=r"transform: expected one of \['adaconv', 'adaconv_plus', 'adain'\].*'wct'"
+  ):
     make_model("wct")
   with pytest.raises(ValueError, match=r"adain: unknown settings \['style_dim'\]; it has \[\]"):
     make_model("adain", {"style_dim": 3})
