@@ -5,6 +5,7 @@ import socket
 
 import pytest
 
+from adaconv_jax.checkpoints.load import shipped_models
 from adaconv_jax.cli import web
 from adaconv_jax.cli.web import main
 
@@ -54,7 +55,7 @@ def test_a_wrong_model_is_one_line(capsys, with_gradio):
 def test_the_page_shows_the_name_of_ones_own_model_and_not_its_folder():
   args = web._parser().parse_args(["--model", "/home/somebody/runs/first.safetensors"])
   studio, name = web._studio(args)
-  assert name == "first.safetensors" and list(studio.models) == [name, "adaconv", "adain"]
+  assert name == "first.safetensors" and list(studio.models) == [name, *shipped_models()]
   assert studio.models[name] == "/home/somebody/runs/first.safetensors"
 
 

@@ -23,7 +23,7 @@ from adaconv_jax.ops.color import match_colors
 from adaconv_jax.ops.conv import conv
 from adaconv_jax.ops.losses import checkerboard_loss, style_loss
 
-TRANSFORMS = ["adain", "adaconv"]
+TRANSFORMS = ["adain", "adaconv", "adaconv_plus"]
 
 
 def slow(value):
@@ -31,7 +31,7 @@ def slow(value):
   return pytest.param(value, marks=pytest.mark.slow)
 
 
-FAST = ["adain", slow("adaconv")]
+FAST = ["adain", slow("adaconv"), slow("adaconv_plus")]
 
 
 @pytest.fixture(scope="module")
