@@ -117,7 +117,7 @@ def test_the_content_is_encoded_once_and_decoded_once_per_style(adain, monkeypat
     Stylizer, "_features", lambda s, x, *a: encoded.append(x.shape[0]) or encode(s, x, *a)
   )
   monkeypatch.setattr(
-    Stylizer, "_decode", lambda s, x, *a: decoded.append(x.shape[0]) or decode(s, x, *a)
+    Stylizer, "_decode", lambda s, x, *a, **k: decoded.append(x.shape[0]) or decode(s, x, *a, **k)
   )
   code = adain.encode_style
   codes = [jax.eval_shape(lambda x: code(x), style) for style in (FIRST, SECOND, FIRST)]
