@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from pathlib import Path
 
 import jax
@@ -26,6 +27,13 @@ def pytest_configure(config):
     os.environ["XLA_FLAGS"] = (
       f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"
     )
+
+
+def pytest_runtest_setup(item):
+  """`.ci/run` has an end, also where processors are slow."""
+  end = os.environ.get("ADACONV_TESTS_END")
+  if end is not None and time.time() > float(end):
+    pytest.skip("no time left, see ADACONV_TESTS_END")
 
 
 @pytest.fixture(scope="session", autouse=True)
