@@ -314,8 +314,8 @@ def test_a_picture_in_a_bucket_is_rendered_as_if_alone(transform, size, in_float
     expected = np.asarray(render_alone(stylizer, content, style, alpha))
     got = render_inside(stylizer, padded, padded_style, alpha, extent, style_extent)
     assert expected.dtype == np.float64
-    # One pixel is constant, of which every normalization enlarges the rounding.
-    atol = 1e-8 if size == (1, 1) else 1e-10
+    # One pixel is constant: every normalization enlarges the rounding, and skips have more of them.
+    atol = 1e-8 if (transform, size) == ("adaconv_plus", (1, 1)) else 1e-10
     np.testing.assert_allclose(got[:, :h, :w], expected, rtol=0, atol=atol)
 
 
@@ -352,7 +352,8 @@ def test_uint8_is_scaled_and_the_output_has_the_type_of_the_content(transform):
   assert got.dtype == np.uint8 and got.shape == content.shape
   # Rounding to whole numbers goes either way where the float is half between them, and random skips
   # enlarge that of the floats.
-  assert np.abs(np.asarray(got, np.float32) - 255 * expected).max() < 0.6
+  limit = 0.6 if transform == "adaconv_plus" else 0.51
+  assert np.abs(np.asarray(got, np.float32) - 255 * expected).max() < limit
   rounded = jnp.asarray(scaled[0], jnp.bfloat16)
   half = render(stylizer, rounded, code, 0.5)
   assert half.dtype == jnp.bfloat16

@@ -193,7 +193,8 @@ def test_a_picture_whose_largest_maps_are_not_kept_is_the_same(transform, monkey
   monkeypatch.setattr(tiling, "STRIP_BYTES", 4 * 24 * 64 * 40)  # 40 rows of the picture
   monkeypatch.setattr(tiling, "KEPT_BYTES", 0)
   program = jax.jit(lambda *args: run(*args)).lower(stylizer, content, code)
-  np.testing.assert_allclose(program.compile()(stylizer, content, code), whole, rtol=0, atol=3e-5)
+  atol = 3e-5 if transform == "adaconv_plus" else 1e-5  # random skips enlarge rounding
+  np.testing.assert_allclose(program.compile()(stylizer, content, code), whole, rtol=0, atol=atol)
   # The input of the last scale, 64 channels at half the size, is nowhere whole.
   assert "tensor<1x168x12x64xf32>" not in program.as_text()
   assert "tensor<1x84x6x128xf32>" in program.as_text()

@@ -54,7 +54,8 @@ def test_each_frame_by_itself_is_what_stylize_makes(transform, request):
   made = stylize_frames(frames, STYLE, model=model, statistics="frame", blending=0)
   expected = model.stylize(frames, model.encode_style(STYLE))
   # Programs for another number of frames round differently; each normalization enlarges that.
-  np.testing.assert_allclose(np.stack(list(made)), expected, atol=1e-3)
+  atol = 1e-3 if transform == "adaconv_plus" else 1e-4
+  np.testing.assert_allclose(np.stack(list(made)), expected, atol=atol)
 
 
 @pytest.mark.parametrize("transform", TRANSFORMS)
