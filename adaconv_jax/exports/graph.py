@@ -25,6 +25,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 from adaconv_jax.models.adaconv import AdaConv
+from adaconv_jax.models.adaconv_plus import SKIP_RATE, AdaConvPlus
 from adaconv_jax.models.adain import AdaIN
 from adaconv_jax.models.decoder import SCALES
 from adaconv_jax.models.stylizer import Stylizer
@@ -133,6 +134,7 @@ class Ops(Protocol):
     ...
 
   def channel_means(self, x: Value) -> Value: ...  # noqa: D102 ([1, c])
+  def scale(self, x: Value, factors: Value) -> Value: ...  # noqa: D102 (every channel by its [1, c])
 
   def dense(self, x: Value, name: str, kernel: np.ndarray, bias: np.ndarray) -> Value:
     """Multiplies `[1, n]` by a matrix, and adds."""
@@ -154,11 +156,11 @@ class Ops(Protocol):
 
 
 def check_stylizer(stylizer: Stylizer) -> None:
-  """Raises ValueError for a model that is neither of the package's two."""
-  if type(stylizer.model) not in (AdaIN, AdaConv):  # one that extends AdaConv does more
+  """Raises ValueError for a model that is none of the package's."""
+  if type(stylizer.model) not in (AdaIN, AdaConv, AdaConvPlus):  # one that extends them does more
     raise ValueError(
-      f"model: expected AdaIN or AdaConv, got {type(stylizer.model).__name__}, whose operations "
-      "the exports do not know; save_bundle writes a model for this package"
+      f"model: expected AdaIN, AdaConv or AdaConvPlus, got {type(stylizer.model).__name__}, whose "
+      "operations the exports do not know; save_bundle writes a model for this package"
     )
 
 
@@ -170,9 +172,11 @@ def weights_of(params: Any) -> dict[str, np.ndarray]:
 
 def code_length(stylizer: Stylizer) -> int:
   """Returns the length L of a code."""
-  if isinstance(stylizer.model, AdaConv):
-    return sum(sum(map(math.prod, shapes)) for shapes in _kernel_shapes(stylizer.model))
-  return 2 * SCALES[0][0]
+  model = stylizer.model
+  if not isinstance(model, AdaConv):
+    return 2 * SCALES[0][0]
+  kernels = sum(sum(map(math.prod, shapes)) for shapes in _kernel_shapes(model))
+  return kernels + sum(_gain_widths(model))
 
 
 class Arithmetic:
@@ -193,6 +197,10 @@ class Arithmetic:
   def multiply(self, x: Value, y: Value) -> Value:
     """Returns the product."""
     return x * y
+
+  def scale(self, x: Value, factors: Value) -> Value:
+    """Multiplies every channel by its factor."""
+    return x * factors
 
 
 class Graph:
@@ -222,9 +230,9 @@ class Graph:
     ops, model = self.ops, self.stylizer.model
     if not isinstance(model, AdaConv):
       fitted = ops.at_least(style, SMALLEST_STYLE)
-      return ops.stats(self._encode(ops.mirror_to_multiple(fitted, STRIDE)))
+      return ops.stats(self._encode(ops.mirror_to_multiple(fitted, STRIDE))[ENCODER_LAYER])
     fit = ops.resize_middle if model.style_fit == "crop" else ops.resize
-    x = self._encode(fit(style, model.style_size))
+    x = self._encode(fit(style, model.style_size))[ENCODER_LAYER]
     for index in range(3):
       x = self._conv(x, f"style_encoder/conv{index + 1}", small=True)
       x = ops.mean_pool(ops.leaky_relu(x, 0.01))
@@ -235,19 +243,23 @@ class Graph:
       name = f"predictors_{scale}"
       parts.append(ops.ravel(self._conv(descriptor, f"{name}/spatial", small=True)))
       parts += [self._dense(pooled, f"{name}/{branch}") for branch in ("pointwise", "bias")]
+    for index in range(len(_gain_widths(model))):
+      parts.append(self._dense(pooled, f"skips_{index}/gain", SKIP_RATE))
     return ops.add(ops.concat(parts), ops.constant("identity", _identity(model)))
 
   def render(self, content: Value, code: Value, alpha: Value) -> Value:
     """Stylizes; see `Stylizer.render` for what alpha does."""
     ops = self.ops
     alpha = ops.clip(alpha)
-    features = self._encode(ops.mirror_to_multiple(content, STRIDE))
+    layers = self._encode(ops.mirror_to_multiple(content, STRIDE))
+    features = layers[ENCODER_LAYER]
+    skips = [ops.normalize(layers[layer]) for layer in self.stylizer.model.content_layers]
     adaptive = isinstance(self.stylizer.model, AdaConv)
     styled = code if adaptive else self._restyle(features, code)
 
     def below_one() -> list[Value]:
       plain = self.encode_style(content) if adaptive else features
-      lost = ops.subtract(content, self._decode(features, plain, content))
+      lost = ops.subtract(content, self._decode(features, plain, skips, content))
       rest = ops.subtract(ops.constant("one", np.ones((), np.float32)), alpha)
       mixed = ops.add(ops.multiply(plain, rest), ops.multiply(styled, alpha))
       return [mixed, ops.multiply(lost, rest)]
@@ -256,16 +268,16 @@ class Graph:
       return [styled, ops.subtract(content, content)]
 
     mixed, rest = ops.if_below_one(alpha, below_one, one)
-    return ops.clip(ops.add(self._decode(features, mixed, content), rest))
+    return ops.clip(ops.add(self._decode(features, mixed, skips, content), rest))
 
   def _restyle(self, features: Value, code: Value) -> Value:
     half = SCALES[0][0]
     mean, std = self.ops.part(code, 0, half), self.ops.part(code, half, 2 * half)
     return self.ops.normalize(features, std, mean)
 
-  def _encode(self, x: Value) -> Value:
-    """Computes relu4_1."""
-    ops, vgg = self.ops, self.stylizer.vgg
+  def _encode(self, x: Value) -> dict[str, Value]:
+    """Computes all layers of VGG up to relu4_1, by their names."""
+    ops, vgg, layers = self.ops, self.stylizer.vgg, {}
     for name in conv_shapes(vgg.arch, ENCODER_LAYER):
       block, index = map(int, name.removeprefix("conv").split("_"))
       if index == 1 and block > 1:
@@ -275,18 +287,21 @@ class Graph:
         x = ops.zero_pad(x, self._vgg["zero"] if block == index == 1 else None)
       weights = self._vgg[f"{name}/kernel"], self._vgg[f"{name}/bias"]
       x = ops.relu(ops.conv(x, f"vgg/{name}", *weights, pad=pad, small=block == 4))
-    return x
+      layers[name.replace("conv", "relu")] = x
+    return layers
 
-  def _decode(self, features: Value, mixed: Value, content: Value) -> Value:
+  def _decode(self, features: Value, mixed: Value, skips: list[Value], content: Value) -> Value:
     """Decodes to a picture in [0, 1] of the content's size.
 
     Args:
       features: the content's relu4_1.
       mixed: for AdaIN what is decoded; for AdaConv a code.
+      skips: the content's layers for the scales after the first, normalized; may be empty.
       content: the picture.
     """
     ops, model = self.ops, self.stylizer.model
     x, start = features if isinstance(model, AdaConv) else mixed, 0
+    gain = code_length(self.stylizer) - sum(_gain_widths(model))  # they come last in a code
     for scale, (_, widths) in enumerate(SCALES):
       if isinstance(model, AdaConv):
         shapes = _kernel_shapes(model)[scale]
@@ -296,6 +311,10 @@ class Graph:
         x = ops.normalize(x)
         x = ops.upsample(x) if scale else x
         x = ops.adaptive_conv(x, spatial, pointwise, bias, shapes[0], model.groups[scale])
+        if skips and scale:
+          gains = ops.part(mixed, gain, gain + SCALES[scale][0])
+          x = ops.add(x, self._skip(skips[scale - 1], gains, scale - 1))
+          gain += SCALES[scale][0]
       elif scale:
         x = ops.upsample(x)
       for index, width in enumerate(widths):
@@ -307,8 +326,16 @@ class Graph:
     weights = self._weights[f"{name}/kernel"], self._weights[f"{name}/bias"]
     return self.ops.conv(x, name, *weights, pad=True, small=small)
 
-  def _dense(self, x: Value, name: str) -> Value:
-    return self.ops.dense(x, name, self._weights[f"{name}/kernel"], self._weights[f"{name}/bias"])
+  def _skip(self, layer: Value, gains: Value, index: int) -> Value:
+    name = f"skips_{index}"
+    kernel = SKIP_RATE * self._weights[f"{name}/kernel"]
+    no_bias = np.zeros(kernel.shape[1], np.float32)
+    x = self.ops.conv(layer, name, kernel[None, None], no_bias, pad=False, small=False)
+    return self.ops.scale(x, gains)
+
+  def _dense(self, x: Value, name: str, rate: float = 1.0) -> Value:
+    kernel, bias = (rate * self._weights[f"{name}/{part}"] for part in ("kernel", "bias"))
+    return self.ops.dense(x, name, kernel, bias)
 
 
 def _kernel_shapes(model: AdaConv) -> list[tuple[tuple[int, ...], ...]]:
@@ -320,12 +347,21 @@ def _kernel_shapes(model: AdaConv) -> list[tuple[tuple[int, ...], ...]]:
   ]
 
 
+def _gain_widths(model: Any) -> list[int]:
+  """Returns the number of gains of each skip; none for a model without skips."""
+  return [channels for channels, _ in SCALES[1:]] if isinstance(model, AdaConvPlus) else []
+
+
 def _identity(model: AdaConv) -> np.ndarray:
-  """Returns the code, `[1, L]`, that changes no normalized features; see `KernelPredictor`."""
+  """Returns the code, `[1, L]`, from which the predictors' outputs count.
+
+  Its kernels change no normalized features, see `KernelPredictor`, and its gains are 1.
+  """
   parts = []
   for (spatial, pointwise, bias), groups in zip(_kernel_shapes(model), model.groups, strict=True):
     eye = np.tile(np.eye(spatial[2], dtype=np.float32), groups)
     kernel = np.zeros(spatial, np.float32)
     kernel[model.kernel_size // 2, model.kernel_size // 2] = eye
     parts += [kernel, eye.reshape(pointwise), np.zeros(bias, np.float32)]
+  parts += [np.ones(width, np.float32) for width in _gain_widths(model)]
   return np.concatenate([part.ravel() for part in parts])[None]

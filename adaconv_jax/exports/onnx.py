@@ -329,6 +329,9 @@ class _Nodes:
   def multiply(self, x: Value, y: Value) -> Value:
     return self._node("Mul", x, y)
 
+  def scale(self, x: Value, factors: Value) -> Value:
+    return self.multiply(x, self._reshape(factors, [1, -1, 1, 1]))
+
   def clip(self, x: Value) -> Value:
     return self._node("Clip", x, self._array(0.0), self._array(1.0))
 

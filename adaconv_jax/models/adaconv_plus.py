@@ -20,7 +20,7 @@ from adaconv_jax.ops.extent import UNPADDED, Borders
 
 # What is new learns this much faster than a decoder that is trained already, because Adam moves all
 # parameters at one rate.
-_RATE = 3.0
+SKIP_RATE = 3.0
 
 
 class PlusCode(NamedTuple):
@@ -52,14 +52,14 @@ class Skip(nn.Module):
 
   def predict(self, style_descriptor: jax.Array) -> jax.Array:
     """Predicts the gains, `[n, channels]`, from `[n, k, k, style_dim]`; ones at first."""
-    return 1 + _RATE * self.gain(jnp.mean(style_descriptor, axis=(1, 2)))
+    return 1 + SKIP_RATE * self.gain(jnp.mean(style_descriptor, axis=(1, 2)))
 
   def __call__(
     self, content_features: jax.Array, gains: jax.Array, stats: ChannelStats | None = None
   ) -> jax.Array:
     """Returns what is added to the scale, `[n, h, w, channels]`; see `instance_norm`."""
     normalized = instance_norm(content_features, stats)
-    detail = normalized @ (_RATE * self.kernel).astype(normalized.dtype)
+    detail = normalized @ (SKIP_RATE * self.kernel).astype(normalized.dtype)
     return detail * gains[:, None, None].astype(detail.dtype)
 
 

@@ -12,6 +12,8 @@ from small_models import CROPPED, SETTINGS, cropping_stylizer, picture, small_st
 from adaconv_jax import inference
 from adaconv_jax.exports import onnx as onnx_format
 from adaconv_jax.exports.graph import Graph, code_length
+from adaconv_jax.models.adaconv import AdaConv
+from adaconv_jax.models.adaconv_plus import AdaConvPlus
 from adaconv_jax.models.build import init_params, make_model
 from adaconv_jax.vgg.network import VGG
 
@@ -20,10 +22,11 @@ pytest.importorskip("onnxruntime")
 
 # In levels of 255. Random models enlarge rounding more than trained ones.
 EXACT, ROUNDED = 0.1, 2.0
+TRANSFORMS = ["adain", "adaconv", pytest.param("adaconv_plus", marks=pytest.mark.slow)]
 SIZES = [((37, 50), (70, 45)), ((5, 9), (9, 30)), ((1, 1), (64, 64)), ((16, 24), (8, 200))]
 
 
-@pytest.fixture(scope="module", params=["adain", "adaconv"])
+@pytest.fixture(scope="module", params=TRANSFORMS)
 def stylizer(request):
   return small_stylizer(request.param)
 
@@ -104,7 +107,9 @@ def test_float16_halves_the_file_and_changes_little(stylizer, whole, tmp_path):
   size = len(onnx_format.write(stylizer, "stylize", dtype="float32"))
   assert (tmp_path / "stylize.onnx").stat().st_size < 0.55 * size
   inputs = {"content": picture(0, 1, 25, 33), "style": picture(1, 1, 33, 25), "alpha": number(1)}
-  assert 0 < levels(short(**inputs), whole(**inputs)) < ROUNDED
+  # Random skips enlarge rounding once more.
+  bound = 2 * ROUNDED if isinstance(stylizer.model, AdaConvPlus) else ROUNDED
+  assert 0 < levels(short(**inputs), whole(**inputs)) < bound
 
 
 def test_only_standard_operators_of_one_opset_are_used(stylizer):
@@ -154,9 +159,12 @@ def test_kernels_of_other_sizes_and_groups_are_applied(tmp_path):
 
 
 def test_a_model_of_another_kind_is_refused():
+  class Other(AdaConv):
+    pass
+
   other: Any = dataclasses.replace(small_stylizer("adain"), model=None)  # type: ignore[arg-type]
-  with pytest.raises(ValueError, match="model: expected AdaIN or AdaConv, got NoneType"):
+  with pytest.raises(ValueError, match="model: expected AdaIN, AdaConv or .*, got NoneType"):
     Graph(other, other)
-  plus: Any = small_stylizer("adaconv_plus")
-  with pytest.raises(ValueError, match="expected AdaIN or AdaConv, got AdaConvPlus, .*save_bundle"):
-    Graph(plus, plus)
+  more: Any = dataclasses.replace(small_stylizer("adaconv"), model=Other())
+  with pytest.raises(ValueError, match="AdaConvPlus, got Other, .*save_bundle"):
+    Graph(more, more)

@@ -18,10 +18,11 @@ from adaconv_jax.exports import stablehlo
 pytest.importorskip("flatbuffers", reason="needs flatbuffers")
 
 EXACT = 0.1  # levels of 255
+TRANSFORMS = ["adain", "adaconv", pytest.param("adaconv_plus", marks=pytest.mark.slow)]
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(scope="module", params=["adain", "adaconv"])
+@pytest.fixture(scope="module", params=TRANSFORMS)
 def stylizer(request):
   return small_stylizer(request.param)
 

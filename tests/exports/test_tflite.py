@@ -22,7 +22,7 @@ pytestmark = [
 EXACT, ROUNDED = 0.5, 2.0
 
 
-@pytest.fixture(scope="module", params=["adain", "adaconv"])
+@pytest.fixture(scope="module", params=["adain", "adaconv", "adaconv_plus"])
 def stylizer(request):
   return small_stylizer(request.param)
 

@@ -94,11 +94,13 @@ def visit(page, folder, profile):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("transform", ["adain", "adaconv"])
+@pytest.mark.parametrize("transform", ["adain", "adaconv", "adaconv_plus"])
 def test_a_page_in_chromium_draws_the_same_picture(transform, runtime, tmp_path):
   stylizer = small_stylizer(transform)
   folder = page_folder(runtime, tmp_path)
-  (folder / "model.onnx").write_bytes(onnx_format.write(stylizer, "stylize", dtype="float16"))
+  # Random skips enlarge the rounding of the weights, trained ones do not.
+  dtype = "float32" if transform == "adaconv_plus" else "float16"
+  (folder / "model.onnx").write_bytes(onnx_format.write(stylizer, "stylize", dtype=dtype))
   cases = [
     {"content": picture(0, 1, *size), "style": picture(1, 1, 40, 50), "alpha": np.float32(alpha)}
     for size, alpha in (((37, 50), 1.0), ((64, 41), 0.5), ((24, 24), 0.0))
