@@ -1,6 +1,6 @@
 """What a training step of the published configs needs on TPU slices, from the TPU compiler.
 
-    python -m benchmarks.tpu_steps                      # the table of docs/cloud-tpu.md, two hours
+    python -m benchmarks.tpu_steps                      # the table of docs/cloud-tpu.md, hours
     python -m benchmarks.tpu_steps --slices v5litepod-1 --configs adaconv --types bfloat16
 
 It needs libtpu (`pip install -e '.[tpu]'`) but no TPU. Every row is 8 pairs per device, in a
@@ -85,14 +85,18 @@ def largest(name: str, dtype: str, text: str, memory: float) -> int:
     memory: GB of a step of `PAIRS`, which a first guess is made of.
   """
   room = aot.Slice.parse(text).chip.memory
-  fits, too_many = PAIRS, None
-  guess = int(PAIRS * room / memory)
-  while too_many is None or too_many > fits + max(1, fits // 10):
-    if "memory" in in_process(name, dtype, text, guess):
-      fits = guess
+  (fits, used), slope, too_many = (PAIRS, memory), memory / PAIRS, None
+  while too_many is None or too_many > 1.1 * fits + 1:
+    if too_many is None:  # a part of the memory is that of the parameters, so more may fit
+      guess = max(int(fits + (room - used) / slope), int(1.1 * fits) + 1)
+    else:
+      guess = (fits + too_many) // 2
+    found = in_process(name, dtype, text, guess)
+    if "memory" in found:
+      needed = float(str(found["memory"]))
+      slope, fits, used = (needed - used) / (guess - fits), guess, needed
     else:
       too_many = guess
-    guess = 2 * fits if too_many is None else (fits + too_many) // 2
   return fits
 
 

@@ -24,6 +24,7 @@ from benchmarks import (
   rows,
   stylizing,
   timing,
+  tpu_steps,
   tpu_traffic,
   training_step,
 )
@@ -271,3 +272,20 @@ ENTRY %main (x: bf16[2,8]) -> f32[4] {
     ("VGG", False): 19 + 32 + 32,
     ("convolutions of the decoder", True): 16 + 19,
   }
+
+
+@pytest.mark.parametrize(
+  ("fixed", "each", "grows"), [(0.7, 0.25, 0), (0, 0.3, 0), (10, 0.5, 0), (0.1, 0.2, 0.003)]
+)
+def test_the_largest_batch_is_found_to_a_tenth_in_few_compilations(fixed, each, grows, monkeypatch):
+  tried = []
+  needs = lambda pairs: fixed + each * pairs + grows * pairs**2  # noqa: E731
+
+  def in_process(name, dtype, text, pairs):
+    tried.append(pairs)
+    return {"memory": needs(pairs)} if needs(pairs) <= 16 else {}
+
+  monkeypatch.setattr(tpu_steps, "in_process", in_process)
+  found = tpu_steps.largest("adain", "bfloat16", "v5litepod-8", needs(8))
+  assert needs(found) <= 16 < needs(1.1 * found + 1)
+  assert len(tried) <= 5
