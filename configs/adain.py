@@ -82,6 +82,10 @@ def get_config() -> ConfigDict:
   # For fine structure to be where the content has it, whatever its contrast and colors; for
   # "adaconv_plus", whose decoder can see it. After the reconstruction steps. Not in the paper.
   config.loss.detail_weight = 0.0
+  # For the output to have the content's relu4_1 but for the means and deviations of the channels,
+  # which are the style's; beside or in place of the content loss. After the reconstruction steps.
+  # Not in the papers.
+  config.loss.structure_weight = 0.0
 
   config.optimizer = ConfigDict()
   config.optimizer.learning_rate = 1e-4

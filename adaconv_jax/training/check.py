@@ -96,6 +96,7 @@ RULES: Mapping[str, Rule] = {
   "loss.self_similarity_weight": _WEIGHT,
   "loss.palette_weight": _WEIGHT,
   "loss.detail_weight": _number(0, 1e12, optional=True),
+  "loss.structure_weight": _number(0, 1e12, optional=True),
   "optimizer.learning_rate": _positive(1),
   "optimizer.warmup_steps": _count(0),
   "optimizer.decay": _choice("inverse_time", "cosine"),

@@ -56,6 +56,7 @@ def make_steps(
     self_similarity=config.loss.self_similarity_weight,
     palette=config.loss.palette_weight,
     detail=config.loss.get("detail_weight", 0.0),  # which older configs do not have
+    structure=config.loss.get("structure_weight", 0.0),  # the same
   )
   reconstruct_step, transfer_step = (
     make_train_step(

@@ -21,6 +21,7 @@ from adaconv_jax.ops.losses import (
   pixel_loss,
   self_similarity_loss,
   statistics_loss,
+  structure_loss,
 )
 from adaconv_jax.ops.resize import resize
 from adaconv_jax.vgg.network import ENCODER_LAYER, VGG, VGGParams
@@ -44,6 +45,7 @@ class LossWeights:
       reconstruction phase; 0 omits it.
     palette: weight of the palette loss after the reconstruction phase; 0 omits it.
     detail: weight of the detail loss after the reconstruction phase; 0 omits it.
+    structure: weight of the structure loss of relu4_1, after the reconstruction phase; 0 omits it.
   """
 
   content: float
@@ -55,6 +57,7 @@ class LossWeights:
   self_similarity: float = 0.0
   palette: float = 0.0
   detail: float = 0.0
+  structure: float = 0.0
 
 
 class StyleFeatures(NamedTuple):
@@ -218,6 +221,9 @@ def make_loss(
         assert style.palette is not None  # `colors` was set
         metrics["palette_loss"] = palette_loss(palette(done.output), style.palette)
         total = total + weights.palette * metrics["palette_loss"]
+      if weights.structure:
+        metrics["structure_loss"] = structure_loss(done.encoded, done.content)
+        total = total + weights.structure * metrics["structure_loss"]
       if done.detail is not None:
         metrics["detail_loss"] = done.detail
         total = total + weights.detail * metrics["detail_loss"]

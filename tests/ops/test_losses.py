@@ -15,6 +15,7 @@ from adaconv_jax.ops.losses import (
   palette_loss,
   pixel_loss,
   self_similarity_loss,
+  structure_loss,
   style_loss,
 )
 
@@ -176,6 +177,15 @@ def test_detail_loss_equals_loops_over_images_and_channels():
       a, b = ((x - x.mean()) / np.sqrt(x.var() + 0.1) for x in (a, b))
       expected += np.mean((a - b) ** 2) / (n * c)
   np.testing.assert_allclose(detail_loss(ours, theirs), expected, rtol=1e-5)
+
+
+def test_detail_loss_is_the_structure_loss_of_each_of_its_layers():
+  ours, theirs = (
+    {"relu2_1": random(2, 4, 6, 3, seed=i), "relu3_1": random(2, 2, 3, 5, seed=i)} for i in (0, 1)
+  )
+  parts = [structure_loss(ours[layer], theirs[layer]) for layer in theirs]
+  assert min(parts) > 0.1
+  np.testing.assert_allclose(detail_loss(ours, theirs), sum(parts), rtol=1e-6)
 
 
 def test_detail_loss_ignores_contrast_and_brightness_and_flat_channels_have_gradients():

@@ -93,7 +93,9 @@ def test_reconstruction_loss_ignores_the_styles_and_adds_the_pixels():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("term", ["checkerboard", "self_similarity", "palette", "detail"])
+@pytest.mark.parametrize(
+  "term", ["checkerboard", "self_similarity", "palette", "detail", "structure"]
+)
 def test_further_losses_of_the_output_are_added_by_weight_but_not_while_reconstructing(term):
   stylizer, data = small_stylizer("adain"), batch()
   weights = dataclasses.replace(WEIGHTS, **{term: 1e6})
@@ -122,6 +124,7 @@ def test_further_losses_of_the_output_are_added_by_weight_but_not_while_reconstr
         maps[ENCODER_LAYER], features[0][ENCODER_LAYER]
       ),
       "detail": losses.detail_loss(maps, features[0]),
+      "structure": losses.structure_loss(maps[ENCODER_LAYER], features[0][ENCODER_LAYER]),
     }[term]
   assert expected > 0
   np.testing.assert_allclose(metrics[f"{term}_loss"], expected, rtol=1e-3)
