@@ -36,6 +36,7 @@ from adaconv_jax.inference import (
 )
 from adaconv_jax.models.style_code import StyleCode, is_map
 from adaconv_jax.models.stylizer import Stylizer, look_stroke
+from adaconv_jax.ops.color import COLORS
 from adaconv_jax.ops.stroke import painted_size
 
 # Choices of size, in pixels of the shorter side; None is the picture's own.
@@ -82,6 +83,9 @@ class Wish:
     strokes: how coarse strokes are; 1 is the model's own at `LOOK_SIZE`.
     size: pixels of the shorter side; smaller pictures stay as they are, as do all with None.
     brush: gray, white where the style is, stretched over the content; None: everywhere.
+
+  Raises:
+    Refused: a number is out of its range, or the color is unknown.
   """
 
   content: Path
@@ -95,6 +99,16 @@ class Wish:
   strokes: float = 1.0
   size: int | None = 512
   brush: Image.Image | None = None
+
+  def __post_init__(self):
+    """Raises Refused for numbers that no slider has; JSON may have NaN."""
+    for name in ("share", "alpha", "detail"):
+      if not 0 <= getattr(self, name) <= 1:
+        raise Refused(f"{name}: expected a number in [0, 1], got {getattr(self, name)}.")
+    if not 0 < self.strokes < math.inf:
+      raise Refused(f"strokes: expected a number above 0, got {self.strokes}.")
+    if self.color not in COLORS:
+      raise Refused(f"color: expected one of {', '.join(COLORS)}, got {self.color}.")
 
 
 class Made(NamedTuple):
@@ -351,19 +365,15 @@ def painted_mask(layer: bytes) -> Image.Image | None:
   Raises:
     ImageError: the layer is no picture.
   """
-  # The package decodes it twice, on black and on white: they differ where it is transparent.
-  black, white = (
-    np.asarray(images.decode(layer, name="The brush", background=(tone,) * 3), np.int16)
-    for tone in (0.0, 1.0)
-  )
-  opaque = 255 - (white - black).max(axis=-1)
-  mask = opaque.clip(0, 255).astype(np.uint8)
-  return Image.fromarray(mask) if mask.any() else None
+  picture, alpha = images.decode_cutout(layer, name="The brush")
+  mask = Image.new("L", picture.size, 255) if alpha is None else alpha
+  return mask if mask.getbbox() else None
 
 
 def save(folder: Path, name: str, picture: np.ndarray) -> dict[str, Path]:
   """Writes a result as PNG and JPEG into a new folder in `folder`; returns them by suffix."""
-  parts = "".join(c if c.isalnum() or c in "-_." else "_" for c in name)[:80] or "picture"
+  parts = "".join(c if c.isalnum() or c in "-_." else "_" for c in name) or "picture"
+  parts = parts.encode()[:120].decode(errors="ignore")  # file systems allow 255 bytes, some fewer
   own = folder / f"result-{time.time_ns():x}"
   own.mkdir(parents=True)
   paths = {suffix: own / f"{parts}{suffix}" for suffix in (".png", ".jpg")}

@@ -3,6 +3,7 @@
 import io
 import itertools
 import threading
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -290,6 +291,24 @@ def test_results_are_written_whole_in_both_formats_with_a_name_without_folders(t
   assert np.array_equal(np.asarray(Image.open(paths[".png"])), picture)
   again = work.save(tmp_path, "../../x y--night", picture)
   assert not set(paths.values()) & set(again.values())
+
+
+def test_a_long_name_in_any_script_is_shortened_to_what_file_systems_allow(tmp_path):
+  name = 60 * "\N{CJK UNIFIED IDEOGRAPH-20000}"  # four bytes each
+  paths = work.save(tmp_path, f"{name}--{name}", np.zeros((2, 3, 3), np.uint8))
+  assert all(path.is_file() and path.name.startswith(name[:20]) for path in paths.values())
+
+
+def test_a_painting_is_read_without_arrays_of_all_its_colors():
+  layer = save_bytes(Image.new("RGBA", (1000, 800), (0, 0, 0, 255)), "PNG")
+  tracemalloc.start()
+  try:
+    mask = work.painted_mask(layer)
+    _, peak = tracemalloc.get_traced_memory()  # of NumPy and Python, not of Pillow
+  finally:
+    tracemalloc.stop()
+  assert mask is not None and mask.size == (1000, 800) and mask.getextrema() == (255, 255)
+  assert peak < 1000 * 800
 
 
 def test_the_packaged_pictures_have_different_names():
