@@ -69,15 +69,36 @@ class Client:
 
   def upload(self, data: bytes, name: str) -> dict[str, Any]:
     """Uploads a file, and returns what the page sends for it."""
+    (path,) = json.loads(self._send("/gradio_api/upload", "files", name, data, {}))
+    return file_at(path, name)
+
+  def draw(self, data: bytes, picture: str, *, kind: str = "layer", index: str = "0") -> None:
+    """Sends a part of what is painted with the brush, as the editor does before the button.
+
+    Args:
+      data: the file.
+      picture: what the button calls the whole.
+      kind: "layer", "background" or "composite".
+      index: of a layer.
+    """
+    (brush,) = (part["id"] for part in self._inputs if part["props"].get("elem_id") == "brush")
+    fields = {"type": kind, "index": index, "id": picture}
+    fields |= {"fn_name": "accept_blobs", "component_id": brush, "session_hash": uuid.uuid4().hex}
+    self._send("/gradio_api/component_server", "file", "layer.png", data, fields)
+
+  def _send(self, path: str, key: str, name: str, data: bytes, fields: dict[str, Any]) -> bytes:
     mark = uuid.uuid4().hex
-    head = f'--{mark}\r\nContent-Disposition: form-data; name="files"; filename="{name}"\r\n\r\n'
+    parts = [
+      f'--{mark}\r\nContent-Disposition: form-data; name="{field}"\r\n\r\n{value}\r\n'
+      for field, value in fields.items()
+    ]
+    head = f'--{mark}\r\nContent-Disposition: form-data; name="{key}"; filename="{name}"\r\n\r\n'
     request = urllib.request.Request(
-      f"{self.url}/gradio_api/upload",
-      head.encode() + data + f"\r\n--{mark}--\r\n".encode(),
+      f"{self.url}{path}",
+      "".join([*parts, head]).encode() + data + f"\r\n--{mark}--\r\n".encode(),
       {"Content-Type": f"multipart/form-data; boundary={mark}"},
     )
-    (path,) = json.loads(_ask(request))
-    return file_at(path, name)
+    return _ask(request)
 
   def join(self, **values: Any) -> tuple[str, str]:
     """Presses the button, and returns the name of the session and the answer.

@@ -24,10 +24,13 @@ from adaconv_jax import images
 from adaconv_jax.ops.color import COLORS
 from adaconv_jax.web import work
 from adaconv_jax.web.head import NoCards
+from adaconv_jax.web.limits import Limits
 from adaconv_jax.web.work import Made, Refused, Studio, Wish
 
 # Requests that may wait; one is rendered at a time.
 QUEUE = 12
+# Bytes of a request: a file with what is around it.
+MOST_BYTES = work.MAX_UPLOAD_BYTES + 2**20
 # Paintings of brushes that are kept, and the largest of one in bytes.
 BRUSHES, BRUSH_BYTES = 64, 8 * 2**20
 FIRST_CONTENT, FIRST_STYLE = "cat", "night"
@@ -53,6 +56,19 @@ class _FromHere:
       raise gr.Error("Upload a file; addresses are not fetched.", print_exception=False)
     return await super().async_move_resource_to_block_cache(url_or_file_path)  # pyright: ignore
 
+  def _uploaded(self, path: str) -> str:
+    """Returns the path of an upload.
+
+    Gradio checks only what a request declares to be a file.
+
+    Raises:
+      gr.Error: it is not in the folder of uploads.
+    """
+    folder = Path(self.GRADIO_CACHE).resolve()  # pyright: ignore
+    if not Path(path).resolve().is_relative_to(folder):
+      raise gr.Error("The file was not uploaded by a user.", print_exception=False)
+    return path
+
 
 class Upload(_FromHere, gr.Image):
   """An upload that stays a file: the package decodes it, with its own limits and messages."""
@@ -61,7 +77,7 @@ class Upload(_FromHere, gr.Image):
     """Returns the path."""
     if payload is None or not payload.path or (payload.url or "").startswith("data:"):
       return None
-    return payload.path
+    return self._uploaded(payload.path)
 
   def get_block_name(self) -> str:
     """Returns the name of the part of the page that shows it."""
@@ -78,12 +94,12 @@ class Brush(_FromHere, gr.ImageEditor):
     layer = payload.layers[0] if payload is not None and payload.layers else None
     if layer is None or isinstance(layer, bytes):
       return layer
-    return images.read_file(layer.path, name="The brush")
+    return images.read_file(self._uploaded(layer.path), name="The brush")
 
   def accept_blobs(self, data: AcceptBlobs) -> Any:
-    """Keeps a part of what was painted, if it is small."""
-    if len(str(data.data.get("index"))) > 2:  # the list of layers grows to it
-      raise gr.Error("There are too many layers.", print_exception=False)
+    """Keeps what was painted, if it is small; the page also sends other parts."""
+    if (data.data.get("type"), str(data.data.get("index"))) != ("layer", "0"):
+      return None
     for _, file in data.files:
       if len(file) > BRUSH_BYTES:
         raise gr.Error("The painting is too large.", print_exception=False)
@@ -304,6 +320,8 @@ class _Parts:
       coarse, pixels, which, area, layer,
     ) = values  # fmt: skip
     try:
+      if pixels not in work.SIZES or which not in self._studio.models:
+        raise Refused("Choose a size and a model first.")
       wish = Wish(
         content=self._chosen(example, path),
         style=Path(style_path) if style_path else self._styles[style_name or FIRST_STYLE],
@@ -395,7 +413,10 @@ def launch(page: gr.Blocks, *, host: str, port: int, share: bool) -> str | None:
     ),
     css=_css(),
     js=NAMES,
-    app_kwargs={"openapi_url": None, "middleware": [Middleware(NoCards)]},
+    app_kwargs={
+      "openapi_url": None,
+      "middleware": [Middleware(Limits, most=MOST_BYTES), Middleware(NoCards)],
+    },
   )
   return public
 

@@ -7,6 +7,7 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import page_client
@@ -121,6 +122,67 @@ def test_no_file_of_the_machine_can_be_asked_for(page, model):
   with pytest.raises(page_client.Refused) as refused:
     page.get(f"/gradio_api/file={model}")
   assert refused.value.code in (403, 404)
+
+
+@pytest.mark.parametrize("part", ["upload", "own-style", "own-second"])
+@pytest.mark.parametrize("further", [{}, {"meta": {}}, {"meta": {"_type": "other"}}])
+def test_a_picture_of_the_machine_is_not_read_if_it_is_not_called_a_file(page, part, further):
+  path = str(work.examples("content")["cat"])
+  said = page.paint(**{part: {"path": path, **further}}, Strength=0)
+  assert "not uploaded by a user" in said and "Done in" not in said
+
+
+@pytest.mark.parametrize(
+  "values, message",
+  [
+    ({"Strength": float("nan")}, "alpha: expected"),
+    ({"Detail": float("nan")}, "detail: expected"),
+    ({"Share_of_the_second_style": float("nan"), "seconds": "ink"}, "share: expected"),
+    ({"Strokes": float("nan")}, "strokes: expected"),
+    ({"Colors": None}, "color: expected"),
+    ({"Size": None}, "Choose a size"),
+    ({"Model": None}, "Choose a size"),
+  ],
+)
+def test_values_that_no_control_has_are_a_message_before_any_work(page, values, message):
+  said = page.paint(**values)
+  assert message in said and "1 of 3" not in said
+
+
+def test_only_the_layer_that_is_painted_on_is_kept_however_many_are_sent(page):
+  data, pixels = photo(7)
+  layer = np.zeros((40, 56, 4), np.uint8)
+  layer[:20] = 255
+  file = io.BytesIO()
+  Image.fromarray(layer).save(file, "PNG")
+  page.draw(file.getvalue(), "mine")
+  for kind, index in (("layer", "99"), ("layer", "-1"), ("background", "null"), ("composite", "")):
+    page.draw(b"no picture", "mine", kind=kind, index=index)
+  options = {"brush": {"id": "mine"}, "The_style_applies": "where I paint", "Detail": 0}
+  said = page.paint(upload=page.upload(data, "mine.png"), **options)
+  changed = (page.picture(said) != pixels).any(-1)
+  assert changed[:15].mean() > 0.9 and not changed[25:].any()
+
+
+def test_the_brush_keeps_no_part_that_is_not_used():
+  from adaconv_jax.web import page
+
+  brush = page.Brush()
+  for kind, index in (("layer", "0"), ("layer", "99"), ("background", "null"), ("composite", "")):
+    blob = {"type": kind, "index": index, "id": "mine"}
+    sent = SimpleNamespace(data=blob, files=[("layer.png", bytes(1000))])
+    brush.accept_blobs(sent)  # pyright: ignore
+  kept = brush.blob_storage["mine"]
+  assert [*kept.layers, kept.background, kept.composite] == [bytes(1000), None, None]
+
+
+def test_a_request_that_is_larger_than_an_upload_is_not_read(page):
+  try:
+    _, answer = page.join(contents="x" * (work.MAX_UPLOAD_BYTES + 2**21))
+  except OSError:  # the server has closed the connection before all was sent
+    answer = "too large"
+  assert "too large" in answer
+  assert "Done in" in page.paint(Strength=0)
 
 
 def test_the_server_fetches_no_address(page):
