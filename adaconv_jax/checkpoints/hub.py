@@ -150,6 +150,12 @@ def explained(model: HubModel, *, writing: bool = False) -> Iterator[None]:
     yield
   except (OSError, ValueError, RuntimeError) as error:
     raise ValueError(f"{model}: {_reason(model, error, writing)}") from error
+  except (LookupError, TypeError, AttributeError) as error:
+    # The library takes an answer apart that is not one of a Hub.
+    raise ValueError(
+      f"{model}: the answer is not one of a Hub ({type(error).__name__}: {_line(error)}); check "
+      "the network, and HF_ENDPOINT if it is set"
+    ) from error
   except Exception as error:
     # The library's own, and of the client that it makes requests with, whose name has changed.
     if type(error).__module__.partition(".")[0] not in _CLIENTS:

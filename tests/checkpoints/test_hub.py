@@ -430,6 +430,13 @@ def test_a_hub_that_fails_is_one_line(standin, bundles, monkeypatch):
   assert "418" in line_of(load_model, "hf://user/small")
 
 
+@pytest.mark.parametrize("status", [200, 409])
+def test_an_answer_that_is_not_one_of_a_hub_is_one_line(status, standin):
+  standin.status = status
+  line = line_of(hub.upload, "user/small", {"a": b"b"})
+  assert "user/small: the answer is not one of a Hub" in line
+
+
 def test_a_missing_extra_is_one_line(monkeypatch):
   monkeypatch.setitem(sys.modules, "huggingface_hub", None)
   line = line_of(load_model, "hf://user/small")
