@@ -248,7 +248,7 @@ class _Parts:
         [EVERYWHERE, PAINTED, UNPAINTED], value=EVERYWHERE, label="The style applies"
       )
       self.brush = Brush(
-        label="Paint on the picture",
+        label="Paint here",
         type="filepath",
         sources=(),
         transforms=(),
@@ -443,7 +443,7 @@ def _shown(made: Made, folder: Path, content: str, style: str) -> tuple[Any, ...
     work.data_uri(work.small(Image.fromarray(picture), work.PREVIEW))
     for picture in (made.before, made.after)
   )
-  once = "; later pictures of this size are faster" if made.compiled else ""
+  once = "; later pictures like this are faster" if made.compiled else ""
   return (
     _status(f"Done in {made.seconds:.1f} s: {width} x {height} pixels{once}."),
     _compare(

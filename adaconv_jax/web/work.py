@@ -207,8 +207,9 @@ class Studio:
       jax.clear_caches()
       self._kinds.clear()
     size = f"{content.shape[1]} x {content.shape[0]}"
+    long = "a minute" if 0 < wish.alpha < 1 and wish.brush is None else "half a minute"
     wait = (
-      "Compiling for pictures of about this size, once, which can take half a minute."
+      f"Compiling for pictures of about this size, once, which can take {long}."
       if new
       else f"About {max(math.ceil(estimate), 1)} s in all."
     )
