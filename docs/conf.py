@@ -20,6 +20,8 @@ exclude_patterns = ["README.md"]
 templates_path: list[str] = []
 
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_title = f"adaconv_jax {version}"
 html_theme_options = {"navigation_with_keys": True}
 
