@@ -342,6 +342,8 @@ class _Parts:
           yield _status("Writing the files to download.", busy=True), *[gr.skip()] * 3
           of = Path(path).stem if path else example
           by = Path(style_path).stem if style_path else style_name
+          if wish.second is not None and wish.share > 0:  # named as on the command line
+            by = f"{by}+{Path(second_path).stem if second_path else second_name}"
           yield _shown(step, self._folder, str(of), str(by))
     except Exception as error:
       yield _status(_reason(error), failed=True), *[gr.skip()] * 3

@@ -373,7 +373,7 @@ def painted_mask(layer: bytes) -> Image.Image | None:
 
 def save(folder: Path, name: str, picture: np.ndarray) -> dict[str, Path]:
   """Writes a result as PNG and JPEG into a new folder in `folder`; returns them by suffix."""
-  parts = "".join(c if c.isalnum() or c in "-_." else "_" for c in name) or "picture"
+  parts = "".join(c if c.isalnum() or c in "-_.+" else "_" for c in name) or "picture"
   parts = parts.encode()[:120].decode(errors="ignore")  # file systems allow 255 bytes, some fewer
   own = folder / f"result-{time.time_ns():x}"
   own.mkdir(parents=True)

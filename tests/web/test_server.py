@@ -68,6 +68,15 @@ def test_an_example_is_painted_in_a_style_of_ones_own(page):
   assert page.picture(said).shape == (round(height * scale), round(width * scale), 3)
 
 
+def test_a_mix_is_saved_with_the_names_of_both_styles(page):
+  data, _ = photo(1)
+  upload = page.upload(data, "mine.png")
+  said = page.paint(upload=upload, styles="night", seconds="ink", Share_of_the_second_style=0.5)
+  assert "mine--night+ink.png" in said
+  said = page.paint(upload=upload, styles="night", seconds="ink", Share_of_the_second_style=0)
+  assert "mine--night.png" in said
+
+
 def test_two_users_at_once_get_their_own_pictures(page):
   got = {}
 
