@@ -221,7 +221,7 @@ the model; 130 interrupted.
     type=in_range(float, 0, 0.99),
     default=STEADY,
     metavar="B",
-    help="how much of a frame comes from the one before, moved along with the picture, from 0 "
+    help="how much of a frame comes from those before, moved along with the picture, from 0 "
     "(nothing) to below 1; default: %(default)s",
   )
   add("--codec", choices=CODECS, default=CODEC, help="default: %(default)s")

@@ -6,11 +6,13 @@ Three things, each of which takes away a part of the flicker that shared statist
 - The network's grid. Its poolings halve the picture three times, so the same thing is painted
   differently at every position modulo 8 pixels. A frame is padded so that the grid moves along with
   most of the picture.
-- What is left. The stylized frame is mixed with the one before it, warped by the same flow. Marks
-  that do not quite match become pale by that. So what is shown has its contrast raised to that of
-  the frame itself; what the next frame is mixed with has not, or it would grow.
+- What is left. The stylized frame is mixed with an anchor, a stylized frame some frames ago, warped
+  along the motion since then. So a mark moves along for as long as what it is drawn on, and is
+  resampled once for many frames; mixed with the frame before every time, it would blur. Marks that
+  do not quite match become pale. So what is shown has its contrast raised to that of the frame
+  itself; what becomes the next anchor has not, or it would grow.
 
-Where a frame and the warped one before do not show the same (something appeared, the flow is wrong,
+Where a frame and the warped other one do not show the same (something appeared, the flow is wrong,
 the light changed), nothing is mixed: they must be equal up to the noise of both.
 """
 
@@ -23,11 +25,22 @@ from jax import lax
 from adaconv_jax.models.pictures import to_float
 from adaconv_jax.ops.filters import to_gray
 from adaconv_jax.vgg.network import STRIDE
-from adaconv_jax.video.flow import blur, optical_flow, warp_cubic, warp_linear
+from adaconv_jax.video.flow import (
+  blur,
+  compose,
+  optical_flow,
+  refine,
+  warp_linear,
+  warp_spline,
+)
 
-# Share of the picture before where both frames show the same; and of the frame before, as a part of
-# it, up to a whole.
-STEADY, NOISE = 0.3, 1.75
+# Share of the anchor where both frames show the same; and of the frame before, as a part of it.
+STEADY, NOISE = 0.95, 0.55
+# An anchor is used for so many frames.
+KEPT = 10
+# So many frames after the first of a shot are not mixed: they are noisy, and painted otherwise than
+# those that have several before them, so they would be bad anchors.
+FIRST = 2
 # Smaller frames have no flow.
 LEAST_SIDE = 2 * STRIDE
 # Differences of two frames are averaged over windows of this deviation, in pixels.
@@ -49,17 +62,36 @@ class Followed(NamedTuple):
 
   Attributes:
     frame: with less noise, `[h, w, 3]`, float.
-    flow: to the frame before, `[2, h, w]`.
-    same: how surely both show the same at each pixel, 0 to 1, `[h, w, 1]`; 0 in a first frame.
+    number: in the shot, 0 for the first.
+    anchor: the frame of the anchor, as `frame`.
+    age: how many frames ago that was; 0 in a first frame.
+    flow: to the anchor, `[2, h, w]`.
+    same: how surely frame and anchor show the same at each pixel, 0 to 1, `[h, w, 1]`; 0 in a first
+      frame.
     drift: how far most of the picture has moved since the first frame, `[2]`, in pixels.
     grid: the rows above and columns left of the frame in what the network sees, `[2]`.
   """
 
   frame: jax.Array
+  number: jax.Array
+  anchor: jax.Array
+  age: jax.Array
   flow: jax.Array
   same: jax.Array
   drift: jax.Array
   grid: jax.Array
+
+
+class Painted(NamedTuple):
+  """What the next frame is mixed with.
+
+  Attributes:
+    mixture: of the stylized frame and the anchor, `[h, w, 3]`, float.
+    anchor: the mixture of some frames ago.
+  """
+
+  mixture: jax.Array
+  anchor: jax.Array
 
 
 @jax.jit
@@ -67,8 +99,9 @@ def begin(frame: jax.Array) -> Followed:
   """Starts with the first frame of a shot, `[h, w, 3]`, float in [0, 1] or uint8."""
   frame = to_float(frame)
   h, w = frame.shape[:2]
-  still = jnp.zeros(2)
-  return Followed(frame, jnp.zeros((2, h, w)), jnp.zeros((h, w, 1)), still, still.astype(int))
+  still, none = jnp.zeros(2), jnp.zeros((), int)
+  flow, same = jnp.zeros((2, h, w)), jnp.zeros((h, w, 1))
+  return Followed(frame, none, frame, none, flow, same, still, still.astype(int))
 
 
 @jax.jit
@@ -78,17 +111,33 @@ def follow(last: Followed, frame: jax.Array, share: jax.Array) -> Followed:
   Args:
     last: the frame before.
     frame: `[h, w, 3]`, float in [0, 1] or uint8.
-    share: of the picture before, which `blend` mixes in; that of the frame before is larger.
+    share: of the anchor, which `blend` mixes in; that of the frame before, against noise, is a part
+      of it.
   """
   frame = to_float(frame)
-  flow = optical_flow(to_gray(last.frame), to_gray(frame))
+  gray = to_gray(frame)
+  flow = optical_flow(to_gray(last.frame), gray)
   same = agreement(last.frame, frame, flow)[..., None]
-  denoised = _mix(last.frame, frame, flow, jnp.minimum(NOISE * share, 1) * same)
+  denoised = _mix(last.frame, frame, flow, NOISE * share * same)
   drift = last.drift - jnp.median(flow, axis=(1, 2))
   # Where the grid is now, of all places that `grid` could mean the one next to the drift.
   at = STRIDE * jnp.round((drift + last.grid) / STRIDE) - last.grid
   grid = -jnp.where(jnp.abs(drift - at) > LAG, jnp.round(drift), at)
-  return Followed(denoised, flow, same, drift, (grid % STRIDE).astype(int))
+  number = last.number + 1
+  renewed = (number <= FIRST + 1) | (last.age >= KEPT)
+  anchor = jnp.where(renewed, last.frame, last.anchor)
+  # Small errors of the motion from frame to frame add up, so the sum is refined.
+  since = refine(to_gray(anchor), gray, compose(jnp.where(renewed, 0, last.flow), flow))
+  return Followed(
+    frame=denoised,
+    number=number,
+    anchor=anchor,
+    age=jnp.where(renewed, 1, last.age + 1),
+    flow=since,
+    same=agreement(anchor, frame, since)[..., None],
+    drift=drift,
+    grid=(grid % STRIDE).astype(int),
+  )
 
 
 @jax.jit
@@ -109,25 +158,27 @@ def off_grid(followed: Followed, picture: jax.Array) -> jax.Array:
 
 @jax.jit
 def blend(
-  followed: Followed, last_picture: jax.Array, picture: jax.Array, share: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-  """Mixes a stylized frame with the one before.
+  followed: Followed, last: Painted, picture: jax.Array, share: jax.Array
+) -> tuple[Painted, jax.Array]:
+  """Mixes a stylized frame with its anchor.
 
   Args:
     followed: the frame.
-    last_picture: the mixture for the frame before, `[h, w, 3]`, float.
-    picture: the stylized frame, float.
-    share: of the picture before, 0 to below 1.
+    last: what the call for the frame before returned.
+    picture: the stylized frame, `[h, w, 3]`, float.
+    share: of the anchor, 0 to below 1.
 
   Returns:
-    The mixture, for the next call, and what to show, float in [0, 1].
+    What the next call needs, and what to show, float in [0, 1].
   """
-  mixture = _mix(last_picture, picture, followed.flow, share * followed.same)
-  return mixture, restore_contrast(mixture, picture)
+  anchor = jnp.where(followed.age == 1, last.mixture, last.anchor)
+  share = jnp.where(followed.number <= FIRST, 0, share)
+  mixture = _mix(anchor, picture, followed.flow, share * followed.same)
+  return Painted(mixture, anchor), restore_contrast(mixture, picture)
 
 
 def _mix(before: jax.Array, now: jax.Array, flow: jax.Array, share: jax.Array) -> jax.Array:
-  return now + share * (jnp.clip(warp_cubic(before, flow), 0, 1) - now)
+  return now + share * (jnp.clip(warp_spline(before, flow), 0, 1) - now)
 
 
 def agreement(before: jax.Array, now: jax.Array, flow: jax.Array) -> jax.Array:

@@ -3,7 +3,7 @@
 Frame by frame, a style transfer flickers for two reasons. AdaIN, and AdaConv at its four scales,
 normalizes every frame by its own statistics, so that whatever enters the picture changes all of it.
 Here the frames of a shot share theirs. And noise and motion change the marks on every surface; so
-every frame is blended with the one before it, moved along with what it shows (`steady.py`).
+every frame is blended with those before it, moved along with what it shows (`steady.py`).
 """
 
 import dataclasses
@@ -32,8 +32,8 @@ STATISTICS = ("shot", "running", "frame")
 EVERY = 8
 # Share of a new measurement in a running average, per frame.
 PACE = 0.05
-# Frames rendered before the first that is wanted, after which the blend has forgotten its start.
-WARM_UP = 12
+# Frames rendered before the first that is wanted, so that it is mixed.
+WARM_UP = steady.FIRST + 1
 # Frames rendered together on an accelerator; a CPU is busy with one.
 BATCH = 8
 
@@ -86,9 +86,10 @@ def stylize_frames(
     statistics: what normalizes a frame. "shot": the statistics of its shot, which a first pass over
       the frames collects; "running": a running average, for a stream; "frame": its own, as for
       single pictures. None: "shot" where the frames can be iterated twice, otherwise "running".
-    blending: 0 to 1, how much of a frame comes from the one before it, moved along with the
-      picture, where both show the same; 0 turns it off.
-    start: the first frame to yield; those before are skipped, almost without work.
+    blending: 0 to 1, how much of a frame comes from those before it, moved along with the
+      picture, where they show the same; 0 turns it off.
+    start: the first frame to yield; those before are skipped, almost without work. It is blended
+      with the few before it, so its marks can differ from those of a rendering from the beginning.
 
   Yields:
     The stylized frames, of the shape and type of the frames.
@@ -268,7 +269,7 @@ def _stylize(
   frames: Iterable[ArrayLike], painter: _Painter, statistics: str, blending: float, start: int
 ) -> Iterator[np.ndarray]:
   first = max(start - WARM_UP, 0)  # what is rendered first
-  share, dtype, followed, mixture = jnp.float32(blending), None, None, None
+  share, dtype, followed, painted = jnp.float32(blending), None, None, None
   for index, batch, measured, cut in _GROUPS[statistics](frames, painter, first):
     dtype = batch[0].dtype
     if not blending or min(batch[0].shape[:2]) < steady.LEAST_SIDE:
@@ -284,9 +285,9 @@ def _stylize(
       shown = []
       for one, picture in zip(chain, pictures, strict=False):
         picture = steady.off_grid(one, picture)
-        if mixture is None:
-          mixture = picture
-        mixture, steadied = steady.blend(one, mixture, picture, share)
+        if painted is None:
+          painted = steady.Painted(picture, picture)
+        painted, steadied = steady.blend(one, painted, picture, share)
         shown.append(steadied)
     for offset, picture in enumerate(shown):
       if index + offset >= start:

@@ -8,7 +8,7 @@ import pytest
 from scipy import ndimage
 
 from adaconv_jax.video import steady
-from adaconv_jax.video.flow import optical_flow, warp_cubic, warp_linear
+from adaconv_jax.video.flow import compose, optical_flow, warp_linear, warp_spline
 
 
 def texture(seed, size=96):
@@ -36,19 +36,33 @@ def test_flow_of_a_shift_is_the_shift_back(motion):
   assert np.median(errors) < 0.1
 
 
-@pytest.mark.parametrize("warp, order", [(warp_linear, 1), (warp_cubic, None)])
-def test_warps_sample_where_the_flow_points(warp, order):
+@pytest.mark.parametrize(("warp", "order"), [(warp_linear, 1), (warp_spline, 3)])
+def test_warps_sample_splines_where_the_flow_points(warp, order):
   rng = np.random.default_rng(0)
   y, x = np.mgrid[:20, :30]
-  ramp = np.stack([y, x, y + x], -1).astype(np.float32)
   flow = rng.uniform(-2, 2, (2, 20, 30)).astype(np.float32)
-  expected = np.stack([y + flow[0], x + flow[1], y + x + flow.sum(0)], -1)
-  inner = np.s_[4:-4, 4:-4]  # both reproduce what is linear
-  np.testing.assert_allclose(warp(ramp, flow)[inner], expected[inner], atol=1e-4)
-  if order is not None:
-    noise = rng.random((20, 30)).astype(np.float32)
-    expected = ndimage.map_coordinates(noise, [y + flow[0], x + flow[1]], order=1, mode="nearest")
-    np.testing.assert_allclose(warp(noise, flow), expected, atol=1e-4)
+  noise = rng.random((20, 30, 3)).astype(np.float32)
+  places = [y + flow[0], x + flow[1]]
+  expected = np.stack(
+    [
+      ndimage.map_coordinates(c, places, order=order, mode="mirror")
+      for c in noise.transpose(2, 0, 1)
+    ],
+    -1,
+  )
+  inner = np.s_[4:-4, 4:-4]  # where no place is beyond the border
+  np.testing.assert_allclose(warp(noise, flow)[inner], expected[inner], atol=1e-3)
+  np.testing.assert_allclose(warp(noise[..., 0], flow), warp(noise, flow)[..., 0], atol=1e-5)
+  plain = np.full((20, 30), 0.7, np.float32)
+  np.testing.assert_allclose(warp(plain, flow), plain, atol=1e-6)
+
+
+def test_composed_flows_lead_where_one_after_the_other_leads():
+  first, second = (jnp.full((2, 9, 12), step) for step in (1.5, -0.25))
+  np.testing.assert_allclose(compose(first, second), first + second, atol=1e-6)
+  y = jnp.broadcast_to(jnp.arange(9.0)[:, None], (9, 12))
+  grows = jnp.stack([y, 0 * y])  # from row y to row 2 y
+  np.testing.assert_allclose(compose(grows, second)[0, 2:-2], (y - 0.5)[2:-2], atol=1e-5)
 
 
 def colored(picture):
@@ -66,10 +80,14 @@ def test_noise_is_averaged_along_the_motion_in_frames_and_in_pictures():
   clean = [colored(picture) for picture in (still, moved(still, 1.5, -2.0))]
   noisy = [np.clip(x + rng.normal(0, 0.04, x.shape), 0, 1).astype(np.float32) for x in clean]
   followed = two(*noisy)
-  mixture, _ = steady.blend(followed, noisy[0], jnp.asarray(noisy[1]), jnp.float32(0.5))
+  last = steady.Painted(jnp.asarray(noisy[0]), jnp.asarray(noisy[0]))
+  # The first frames of a shot are not mixed.
+  painted, _ = steady.blend(
+    followed._replace(number=jnp.asarray(9)), last, jnp.asarray(noisy[1]), jnp.float32(0.5)
+  )
   inner = np.s_[12:-12, 12:-12]
   noise = (noisy[1] - clean[1])[inner].std()
-  for picture in (followed.frame, mixture):  # two equal shares of independent noise: 0.71
+  for picture in (followed.frame, painted.mixture):  # two equal shares of independent noise: 0.71
     assert (np.asarray(picture) - clean[1])[inner].std() < 0.85 * noise
 
 
@@ -79,9 +97,40 @@ def test_what_appears_leaves_no_ghost_of_what_was_there():
   now = now.copy()
   now[30:70, 30:70] = 1.0 - now[30:70, 30:70]
   followed = two(before, now, 0.9)
-  shown = steady.blend(followed, before, jnp.asarray(now), jnp.float32(0.9))
-  for picture in (followed.frame, *shown):
+  painted, shown = steady.blend(
+    followed._replace(number=jnp.asarray(9)),
+    steady.Painted(jnp.asarray(before), jnp.asarray(before)),
+    jnp.asarray(now),
+    jnp.float32(0.9),
+  )
+  for picture in (followed.frame, painted.mixture, shown):
     assert np.mean(np.abs(np.asarray(picture) - now)[36:64, 36:64]) < 0.02
+
+
+@pytest.mark.slow
+def test_marks_move_along_with_the_picture_for_many_frames_and_stay_sharp():
+  big, rng, speed = texture(0, 160), np.random.default_rng(0), np.array([0.6, -1.3])
+  followed, last, frames, mixtures = None, None, [], []
+  for t in range(26):
+    frame = jnp.asarray(colored(moved(big, *(speed * t))[32:128, 32:128]))
+    followed = (
+      steady.begin(frame) if followed is None else steady.follow(followed, frame, jnp.float32(0.9))
+    )
+    # Every frame is painted with marks of its own.
+    picture = jnp.asarray(rng.random((96, 96, 3)), jnp.float32)
+    last = steady.Painted(picture, picture) if last is None else last
+    last, _ = steady.blend(followed, last, picture, jnp.float32(0.9))
+    frames.append(frame)
+    mixtures.append(last.mixture)
+  inner = np.s_[16:-16, 36:-36]
+  for first, later in ((5, 15), (15, 25)):  # an anchor is replaced in between
+    shift = speed * (later - first)
+    back = jnp.broadcast_to(jnp.asarray(-shift, jnp.float32).reshape(2, 1, 1), (2, 96, 96))
+    for pictures, least in ((frames, 0.99), (mixtures, 0.8)):
+      warped = np.asarray(warp_spline(pictures[first], back))[inner].ravel()
+      assert np.corrcoef(warped, np.asarray(pictures[later])[inner].ravel())[0, 1] > least
+  marks = [np.asarray(mixture)[inner].std() for mixture in mixtures]
+  assert marks[25] > 0.55 * marks[0]  # of white noise, the finest marks there are
 
 
 @pytest.mark.slow
