@@ -53,6 +53,9 @@ LEAST_NOISE = 0.015
 # The contrast of marks is compared in bands between deviations of these pixels, in windows of so
 # many, and is raised by at most so much.
 BANDS, AROUND, MOST = (2.0, 6.0), 10.0, 2.0
+# What comes into the frame is painted anew, and this deviation, in pixels, fades it into the rest;
+# a seam would move along.
+FADE = 6.0
 # Pixels by which the motion must differ from that of the grid before the grid moves.
 LAG = 0.7
 
@@ -190,7 +193,7 @@ def agreement(before: jax.Array, now: jax.Array, flow: jax.Array) -> jax.Array:
   y = jnp.arange(h, dtype=jnp.float32).reshape(h, 1) + flow[0]
   x = jnp.arange(w, dtype=jnp.float32).reshape(1, w) + flow[1]
   inside = (y >= 0) & (y <= h - 1) & (x >= 0) & (x <= w - 1)
-  return same * inside
+  return same * jnp.clip(1 - 2 * blur(1.0 - inside, FADE), 0, 1)
 
 
 def restore_contrast(mixture: jax.Array, picture: jax.Array) -> jax.Array:
