@@ -54,7 +54,7 @@ def test_each_frame_by_itself_is_what_stylize_makes(transform, request):
   made = stylize_frames(frames, STYLE, model=model, statistics="frame", blending=0)
   expected = model.stylize(frames, model.encode_style(STYLE))
   # Programs for another number of frames round differently; each normalization enlarges that.
-  atol = 1e-3 if transform == "adaconv_plus" else 1e-4
+  atol = {"adain": 1e-4, "adaconv": 3e-4, "adaconv_plus": 1e-3}[transform]
   np.testing.assert_allclose(np.stack(list(made)), expected, atol=atol)
 
 
