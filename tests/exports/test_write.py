@@ -208,6 +208,6 @@ def test_a_model_of_another_kind_is_refused_before_anything_is_computed(tmp_path
   stylizer: Any = SimpleNamespace(model=object())
   monkeypatch.setattr(stablehlo, "check_installed", lambda: None)
   monkeypatch.setattr(stablehlo, "write", lambda *args, **kwargs: pytest.fail("it was computed"))
-  with pytest.raises(ValueError, match="^model: expected AdaIN, AdaConv or AdaConvPlus, got object"):
+  with pytest.raises(ValueError, match="^model: expected AdaIN, AdaConv or .*, got object"):
     write.write(stylizer, tmp_path / "m.stablehlo", "stablehlo")
   assert not os.listdir(tmp_path)
