@@ -67,7 +67,6 @@ class Followed(NamedTuple):
     frame: with less noise, `[h, w, 3]`, float.
     number: in the shot, 0 for the first.
     anchor: the frame of the anchor, as `frame`.
-    age: how many frames ago that was; 0 in a first frame.
     flow: to the anchor, `[2, h, w]`.
     same: how surely frame and anchor show the same at each pixel, 0 to 1, `[h, w, 1]`; 0 in a first
       frame.
@@ -78,7 +77,6 @@ class Followed(NamedTuple):
   frame: jax.Array
   number: jax.Array
   anchor: jax.Array
-  age: jax.Array
   flow: jax.Array
   same: jax.Array
   drift: jax.Array
@@ -104,7 +102,7 @@ def begin(frame: jax.Array) -> Followed:
   h, w = frame.shape[:2]
   still, none = jnp.zeros(2), jnp.zeros((), int)
   flow, same = jnp.zeros((2, h, w)), jnp.zeros((h, w, 1))
-  return Followed(frame, none, frame, none, flow, same, still, still.astype(int))
+  return Followed(frame, none, frame, flow, same, still, still.astype(int))
 
 
 @jax.jit
@@ -127,7 +125,7 @@ def follow(last: Followed, frame: jax.Array, share: jax.Array) -> Followed:
   at = STRIDE * jnp.round((drift + last.grid) / STRIDE) - last.grid
   grid = -jnp.where(jnp.abs(drift - at) > LAG, jnp.round(drift), at)
   number = last.number + 1
-  renewed = (number <= FIRST + 1) | (last.age >= KEPT)
+  renewed = _renews(number)
   anchor = jnp.where(renewed, last.frame, last.anchor)
   # Small errors of the motion from frame to frame add up, so the sum is refined.
   since = refine(to_gray(anchor), gray, compose(jnp.where(renewed, 0, last.flow), flow))
@@ -135,7 +133,6 @@ def follow(last: Followed, frame: jax.Array, share: jax.Array) -> Followed:
     frame=denoised,
     number=number,
     anchor=anchor,
-    age=jnp.where(renewed, 1, last.age + 1),
     flow=since,
     same=agreement(anchor, frame, since)[..., None],
     drift=drift,
@@ -174,10 +171,15 @@ def blend(
   Returns:
     What the next call needs, and what to show, float in [0, 1].
   """
-  anchor = jnp.where(followed.age == 1, last.mixture, last.anchor)
+  anchor = jnp.where(_renews(followed.number), last.mixture, last.anchor)
   share = jnp.where(followed.number <= FIRST, 0, share)
   mixture = _mix(anchor, picture, followed.flow, share * followed.same)
   return Painted(mixture, anchor), restore_contrast(mixture, picture)
+
+
+def _renews(number: jax.Array) -> jax.Array:
+  """Whether the anchor of a frame is the one before it."""
+  return (number <= FIRST + 1) | ((number - FIRST - 1) % KEPT == 0)
 
 
 def _mix(before: jax.Array, now: jax.Array, flow: jax.Array, share: jax.Array) -> jax.Array:
