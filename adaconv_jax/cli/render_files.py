@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -96,7 +97,15 @@ def render_pairs(
   """
   codes: dict[Path, StyleCode | None] = {}  # None: the style cannot be used, and that was reported
   failed, saving = 0, (quality, overwrite)
-  with Bar(total=len(pairs), unit="image", disable=len(pairs) == 1) as bar:
+  with (
+    Bar(total=len(pairs), unit="image", disable=len(pairs) == 1) as bar,
+    ThreadPoolExecutor(1) as beside,
+  ):
+    # The first content and the first style compile a program each: both at once take less time.
+    first = (look.together or (pairs[0].style.path,))[0]
+    started = None
+    if look.color != "match":
+      started = beside.submit(_read_style, first, style_size, stylizer, None, look, 0)
     for path, group in itertools.groupby(pairs, lambda pair: pair.content.path):
       group = list(group)
       # With an alpha, if all outputs can have one.
@@ -110,6 +119,9 @@ def render_pairs(
           styles = look.together or (pair.style.path,)
           for index, style in enumerate(styles):
             if style not in codes:
+              if started is not None and style == first:
+                codes[style] = _attempt(style, _result, started)
+                continue
               arguments = (style_size, stylizer, content, look, index)
               codes[style] = _attempt(style, _read_style, *arguments)
           found = [codes[style] for style in styles]
@@ -208,13 +220,24 @@ def _fit(mask: Image.Image, size: Sequence[int], room: Sequence[int]) -> np.ndar
 
 
 def _read_style(
-  path: Path, size: int | None, stylizer: Stylizer, content: _Content, look: Look, index: int
+  path: Path,
+  size: int | None,
+  stylizer: Stylizer,
+  content: _Content | None,
+  look: Look,
+  index: int,
 ) -> StyleCode:
   style, extent = in_bucket(stylizer, _read(path, size))
   if look.color == "match":
+    assert content is not None  # whose colors the style gets
     region = None if content.masks is None else content.masks[index : index + 1]
     style = match(style, content.pictures, extent, content.extent, region)
   return encode(stylizer, style, extent)
+
+
+def _result(path: Path, started: "Future[StyleCode]") -> StyleCode:
+  del path  # the error has it
+  return started.result()
 
 
 def _make(

@@ -4,6 +4,7 @@ Most tests use AdaIN: AdaConv takes several times longer to compile.
 """
 
 import re
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,25 @@ def test_folders_become_all_pairs_each_image_read_and_each_style_encoded_once(
   made = {"model": adain, "detail": command.DETAIL}
   expected = stylize(pixels("c/dog.png"), pixels("s/dots.png"), **made)
   np.testing.assert_array_equal(pixels("out/dog--dots.png"), expected)
+
+
+def test_the_first_style_is_encoded_beside_the_first_content(folder, monkeypatch):
+  encoded, encode = threading.Event(), inference.encode
+  read_content = render_files._read_content
+
+  def noted(*args):
+    code = encode(*args)
+    encoded.set()
+    return code
+
+  def wait_for_the_style(*args):
+    assert encoded.wait(60)
+    return read_content(*args)
+
+  monkeypatch.setattr(render_files, "encode", noted)
+  monkeypatch.setattr(render_files, "_read_content", wait_for_the_style)
+  assert main(["--content", "c/cat.png", "--style", "s", "--output", "out"]) == 0
+  assert len(list(Path("out").iterdir())) == 2
 
 
 def test_repeated_options_all_count(folder):
