@@ -20,7 +20,7 @@ from small_runs import by_path, trained_state, write_images
 from adaconv_jax import images, load_model, lock, save_bundle
 from adaconv_jax.checkpoints.errors import CheckpointError
 from adaconv_jax.checkpoints.orbax import Checkpoints
-from adaconv_jax.checkpoints.record import newest_step
+from adaconv_jax.checkpoints.record import History, check_checkpoints, newest_step
 from adaconv_jax.cli import export, pack, stylize
 from adaconv_jax.cli.train import FAILURES
 from adaconv_jax.data.packed import PackedSource
@@ -120,6 +120,19 @@ def test_a_checkpoint_that_was_not_finished_counts_for_nothing(bucket, unbroken)
   found, wanted = leaves(str(workdir), 6), leaves(unbroken, 6)
   for name, leaf in found.items():
     np.testing.assert_array_equal(leaf, wanted[name], err_msg=name)
+
+
+@pytest.mark.parametrize("begun", [(), ("checkpoints/2/_CHECKPOINT_METADATA",)])
+def test_a_run_that_is_killed_in_a_bucket_before_its_first_checkpoint_starts_over(bucket, begun):
+  workdir = expand(f"gs://runs/early-{len(begun)}")
+  for name in ("init.json", "config.json", *begun):
+    (workdir / name).write_text("{}")
+  (workdir / "history.json").write_text('{"batch_sizes": [[0, 2]], "saved": 0}')
+  check_checkpoints(workdir, History(workdir))
+  # One that had saved has lost its checkpoints.
+  (workdir / "history.json").write_text('{"batch_sizes": [[0, 2]], "saved": 2}')
+  with pytest.raises(CheckpointError, match="has no checkpoint"):
+    check_checkpoints(workdir, History(workdir))
 
 
 @pytest.mark.slow

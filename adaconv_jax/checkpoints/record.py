@@ -312,7 +312,8 @@ def check_checkpoints(workdir: Path, history: History) -> None:
   folder = workdir / "checkpoints"
   if newest_step(workdir):
     return
-  if (workdir / "init.json").exists():
+  # In a bucket such a run leaves no folder, which would be empty, or a step that is not committed.
+  if not is_remote(folder) and (workdir / "init.json").exists():
     if not folder.exists():
       raise _missing(workdir)
     if others := _named_like_steps(workdir):  # which no run leaves
