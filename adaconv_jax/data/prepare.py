@@ -1,6 +1,8 @@
 """Lists the images that a run trains on and holds out, once, and keeps the lists in its workdir."""
 
 import dataclasses
+import hashlib
+import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -64,6 +66,13 @@ class Lists:
     log.info("%s; %d held out", train.report(), len(kept_out.kept))
     allowed = allowed_broken(len(train.kept), max_broken_share)
     return Images(train, spec=self.spec, allowed_broken=allowed), Images(kept_out, spec=self.spec)
+
+  @property
+  def fingerprint(self) -> str:
+    """SHA-256 of the prepared lists: of training images and of held-out ones."""
+    assert self.parts is not None
+    text = json.dumps([part.fingerprint for part in self.parts])
+    return hashlib.sha256(text.encode()).hexdigest()
 
   def write(self) -> None:
     """Writes the lists of a new run to its workdir."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.util
+import json
 import logging
 import os
 import threading
@@ -13,6 +14,8 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from adaconv_jax.files import Json
+from adaconv_jax.lock import NAME as LOCK
 from adaconv_jax.signals import PATIENCE, Watch, end, flush
 from adaconv_jax.training.devices import FAILED, fetch
 
@@ -169,6 +172,60 @@ class StopRequest:
 def agree(value: bool) -> bool:
   """Returns the first process's value, in all processes."""
   return bool(multihost_utils.broadcast_one_to_all(np.asarray(value)))
+
+
+def check_alike(described: Json) -> None:
+  """Checks that all processes describe their training alike; every process has to call it.
+
+  Otherwise each would go on with its own learning rate or images, and the parameters, of which only
+  those of the first process are saved, would drift apart without an error.
+
+  Args:
+    described: what determines the training, valid for JSON.
+
+  Raises:
+    ValueError: a process differs from the first one; in all processes.
+  """
+  if jax.process_count() == 1:
+    return
+  own = np.frombuffer(json.dumps(described).encode(), np.uint8)
+  sizes = np.asarray(multihost_utils.process_allgather(np.asarray(own.size))).ravel()
+  # int32, because Gloo, between CPUs, sums what it gathers.
+  padded = np.zeros(sizes.max(), np.int32)
+  padded[: own.size] = own
+  rows = np.asarray(multihost_utils.process_allgather(padded))
+  first, *others = (
+    json.loads(row[:size].astype(np.uint8).tobytes()) for row, size in zip(rows, sizes, strict=True)
+  )
+  for index, other in enumerate(others, start=1):
+    differing = [
+      f"{name} is {first.get(name)!r} in process 0 and {other.get(name)!r} in process {index}"
+      for name in sorted(first.keys() | other.keys())
+      if first.get(name) != other.get(name)
+    ]
+    if differing:
+      raise ValueError(
+        f"all processes must train alike, but {', '.join(differing)}; start the same command with "
+        "the same files on all"
+      )
+
+
+def check_shared(workdir: Path) -> None:
+  """Checks that all processes see the lock that the first one has taken; all have to call it.
+
+  Raises:
+    ValueError: one does not, because each machine has a folder of its own; in all processes.
+  """
+  if jax.process_count() == 1:
+    return
+  multihost_utils.sync_global_devices("the first process has the lock")
+  seen = multihost_utils.process_allgather(np.asarray((workdir / LOCK).exists()))
+  without = np.flatnonzero(~np.asarray(seen).ravel())
+  if without.size:
+    raise ValueError(
+      f"workdir: expected one folder for all processes, but process {without[0]} does not see "
+      f"what process 0 has written to {workdir}; use a shared disk or a bucket"
+    )
 
 
 def part(code: int) -> None:

@@ -34,7 +34,7 @@ from adaconv_jax.models.transfer_model import Params
 from adaconv_jax.training.check import check_settings
 from adaconv_jax.training.devices import fetch, process_batch_size, replicate, shard
 from adaconv_jax.training.from_config import Config, make_networks, make_steps
-from adaconv_jax.training.hosts import StopRequest, agree
+from adaconv_jax.training.hosts import StopRequest, agree, check_alike, check_shared
 from adaconv_jax.training.objective import make_style_features
 from adaconv_jax.training.profile import Span, Tracer
 from adaconv_jax.training.progress import METRICS, Progress
@@ -127,6 +127,7 @@ def _train(
   still_ours = None
   if jax.process_index() == 0:
     still_ours = stack.enter_context(locked(workdir))
+  check_shared(workdir)
 
   pictures = _read_pictures(config, lists, per_process)
   eval_step = make_eval_step(model, shown_vgg, config.loss.style_layers.to_dict())
@@ -139,6 +140,15 @@ def _train(
   if restored is None:
     history.check_new(workdir)
   start_step = 0 if restored is None else int(restored.step)
+  check_alike(
+    {
+      **_settings(config),
+      "the sha256 of the VGG weights": vgg_info["tensors_sha256"][:16],
+      **{f"the list of {role} images": lists[role].fingerprint[:16] for role in ROLES},
+      "the step to start from": start_step,
+      "the model to start from": _describe(start[1]) if start and restored is None else None,
+    }
+  )
   stop.nothing_to_do = start_step >= config.num_steps
   if not stop.nothing_to_do:  # otherwise the record stays that of what was trained
     write_record(workdir, config.to_dict(), vgg_info)
@@ -400,6 +410,27 @@ class _Loop:
       with self.stop.nothing_to_save():
         yield
     self.compiled.add(program)
+
+
+# Settings that processes may have of their own: where each finds the same files, and its workers.
+_OWN_SETTINGS = (
+  *("init_from", "model.vgg_weights", "data.num_workers"),
+  *(f"data.{role}" for role in ROLES),
+  *(f"data.heldout_{role}_names" for role in ROLES),
+)
+
+
+def _settings(config: Config) -> dict[str, Any]:
+  """Returns the settings that all processes must have alike, by names like "config.seed"."""
+
+  def below(name: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+      return {f"config.{name}": value}
+    parts = (below(f"{name}.{key}" if name else key, item) for key, item in value.items())
+    return {key: item for part in parts for key, item in part.items()}
+
+  own = {f"config.{name}" for name in _OWN_SETTINGS}
+  return {key: item for key, item in below("", config.to_dict()).items() if key not in own}
 
 
 def _describe(origin: Mapping[str, Any]) -> str:

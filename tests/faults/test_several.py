@@ -1,6 +1,7 @@
 """Of several processes that train together, one fails: all end with an error, in time."""
 
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -32,14 +33,14 @@ def folder(tmp_path):
   return tmp_path
 
 
-def start_two(folder: Path):
+def start_two(folder: Path, *, workdirs=("run", "run"), of_second: Sequence[str] = ()):
   address = free_address()
   return [
     start(
-      "train.py", "--config", folder / "config.py", "--workdir", folder / "run",
-      f"--coordinator={address}", "--num-processes=2", f"--process-id={index}",
+      "train.py", "--config", folder / "config.py", "--workdir", folder / workdir,
+      f"--coordinator={address}", "--num-processes=2", f"--process-id={index}", *own,
     )
-    for index in range(2)
+    for index, (workdir, own) in enumerate(zip(workdirs, ((), of_second), strict=True))
   ]  # fmt: skip
 
 
@@ -94,3 +95,24 @@ def test_error_of_both_is_a_line_of_each(folder):
   assert [code for code, _ in ends] == [1, 1], ends
   for _, output in ends:
     assert "no usable image" in output.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+  "workdir, own, message",
+  [
+    (
+      "run", "--config.optimizer.learning_rate=0.01",
+      "config.optimizer.learning_rate is 0.0001 in process 0 and 0.01 in process 1",
+    ),
+    ("run", "--config.data.style={folder}/content", "the list of style images is "),
+    ("other", "--config.data.num_workers=0", "workdir: expected one folder for all processes"),
+  ],
+)  # fmt: skip
+def test_processes_that_would_train_apart_end_before_anything_is_written(
+  folder, workdir, own, message
+):
+  own = own.format(folder=folder)
+  processes = start_two(folder, workdirs=("run", workdir), of_second=[own])
+  for code, output in [end(process, within=120) for process in processes]:
+    assert code == 1 and "error: " in output and message in output, output
+  assert not (folder / "run" / "config.json").exists()
