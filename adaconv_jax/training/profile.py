@@ -60,7 +60,10 @@ class Tracer:
     return self._span is not None and self._runs and step == self._span.last
 
   def close(self) -> None:
-    """Writes the trace, if one is being recorded."""
+    """Writes the trace, if one is being recorded, or warns that the run had none of the steps."""
+    if self._span and not self._runs:
+      log.warning("--profile: the run did none of the steps %d to %d", *self._span)
+      self._span = None
     if self._runs:
       self._runs, self._span = False, None
       jax.profiler.stop_trace()
