@@ -230,9 +230,20 @@ def _read_style(
   style, extent = in_bucket(stylizer, _read(path, size))
   if look.color == "match":
     assert content is not None  # whose colors the style gets
-    region = None if content.masks is None else content.masks[index : index + 1]
+    region = _visible_region(content, index)
     style = match(style, content.pictures, extent, content.extent, region)
   return encode(stylizer, style, extent)
+
+
+def _visible_region(content: _Content, index: int) -> np.ndarray | None:
+  """Returns the weights of the pixels whose colors a style gets, `[1, h, w]`; None: all alike."""
+  region = None if content.masks is None else content.masks[index : index + 1]
+  if content.opacity is None:
+    return region
+  opacity = np.float32(content.opacity / 255)
+  ends = zip(opacity.shape, content.pictures.shape[1:3], strict=True)
+  opacity = np.pad(opacity, [(0, padded - own) for own, padded in ends])[None]
+  return opacity if region is None else region * opacity
 
 
 def _result(path: Path, started: "Future[StyleCode]") -> StyleCode:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -19,6 +20,7 @@ from adaconv_jax.cli import render_files
 from adaconv_jax.cli import stylize as command
 from adaconv_jax.cli.stylize import main
 from adaconv_jax.ops import tiling
+from adaconv_jax.ops.color import match_colors
 
 
 @pytest.fixture(scope="module")
@@ -263,6 +265,28 @@ def test_what_a_file_hides_has_no_influence(folder):
     arguments = ["--content", name, "--style", "s/ink.png"]
     assert main([*arguments, "--output", f"out-{name}"]) == 0
   np.testing.assert_array_equal(pixels("out-a.png"), pixels("out-b.png"))
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_colors_are_matched_to_what_is_seen_of_a_cutout(folder, monkeypatch, masked):
+  colors = np.round(255 * picture(7, 24, 32) ** np.arange(1, 4)).astype(np.uint8)
+  alpha = np.zeros((24, 32), np.uint8)
+  alpha[:, 20:] = 255
+  Image.fromarray(np.dstack([colors, alpha])).save("c.png")
+  Image.fromarray(np.repeat(np.array([0, 255], np.uint8), 12)[:, None].repeat(32, 1)).save("m.png")
+  encode, encoded = render_files.encode, []
+
+  def listen(stylizer, styles, extent):
+    encoded.append(styles[0, :16, :24])
+    return encode(stylizer, styles, extent)
+
+  monkeypatch.setattr(render_files, "encode", listen)
+  arguments = ["--content", "c.png", "--style", "s/ink.png", "--color", "match"]
+  options = ["--mask", "m.png"] if masked else []
+  assert main([*arguments, *options, "--output", "out.png"]) == 0
+  seen = colors[12 if masked else 0 :, 20:] / np.float32(255)
+  expected = match_colors(jnp.asarray(pixels("s/ink.png") / np.float32(255)), jnp.asarray(seen))
+  np.testing.assert_allclose(encoded[0], expected, atol=2e-3)
 
 
 def test_in_a_format_without_alpha_transparent_pixels_are_painted_as_white(folder):
