@@ -14,7 +14,7 @@ from jax.typing import ArrayLike
 from adaconv_jax.files import Json
 from adaconv_jax.models.stylizer import Stylizer
 from adaconv_jax.signals import handled
-from adaconv_jax.video.reader import Video
+from adaconv_jax.video.reader import Video, pictures_of
 from adaconv_jax.video.steady import STEADY
 from adaconv_jax.video.stylize import stylize_frames
 from adaconv_jax.video.writer import CODEC, CRF, Log, write_video
@@ -164,12 +164,13 @@ class _Interrupt:
 
 
 def _count_frames(video: Video) -> int:
-  return video.count or sum(1 for _ in video.frames())
+  # `video.count` is an estimate, which a longer sound track or variable times make far too large.
+  return sum(1 for _ in video.frames())
 
 
 def _identity(video: Video) -> Json:
-  """What changes when the input does."""
-  files = sorted(video.path.iterdir()) if video.path.is_dir() else [video.path]
+  """What changes when the input does; the output may be in a folder of pictures, and is not it."""
+  files = pictures_of(video.path) if video.path.is_dir() else [video.path]
   status = [file.stat() for file in files]
   return {
     "names": [file.name for file in files],

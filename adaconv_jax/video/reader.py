@@ -5,6 +5,7 @@ Files need PyAV (`pip install 'adaconv_jax[video]'`). One frame at a time is in 
 
 import dataclasses
 import os
+import re
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -124,6 +125,8 @@ class Video:
 def open_video(path: str | os.PathLike[str], *, rate: Fraction | None = None) -> Video:
   """Opens a file that FFmpeg reads, or a folder of pictures in the order of their names.
 
+  Numbers in names are compared as numbers, so 2.png is before 10.png.
+
   10-bit and deeper frames become 8-bit, and HDR (PQ, HLG) becomes SDR with BT.709's colors; `notes`
   says so. Packets that cannot be decoded are left out, and counted in `notes`.
 
@@ -172,8 +175,20 @@ def import_av() -> Any:
   return av
 
 
+def pictures_of(folder: Path) -> list[Path]:
+  """Lists the frames in a folder, by name, with numbers as numbers: 2.png is before 10.png."""
+  files = [file for file in images.find_images(folder) if file.parent == folder]
+  return sorted(files, key=lambda file: _by_number(file.name))
+
+
+def _by_number(name: str) -> tuple[list[str | int], str]:
+  # Texts and numbers take turns, so that texts are compared with texts only.
+  parts = re.split("([0-9]+)", name)
+  return [int(part) if index % 2 else part for index, part in enumerate(parts)], name
+
+
 def _open_folder(path: Path, rate: Fraction) -> Video:
-  files = [file for file in images.find_images(path) if file.parent == path]
+  files = pictures_of(path)
   if not files:
     raise VideoError(f"{printable(path)}: expected a folder of pictures, found none")
   height, width = _read_picture(files[0]).shape[:2]
@@ -321,10 +336,12 @@ def _to_rgb(frame: Any, video: Video) -> np.ndarray:
     video.note("frames of another size are scaled to the first one's")
   color = _color(frame)
   deep = hdr.is_hdr(frame.color_trc)
+  clear = any(component.is_alpha for component in frame.format.components)
+  clear = (clear or frame.format.has_palette) and not deep
   rgb = frame.reformat(
     width=width,
     height=height,
-    format="rgb48le" if deep else "rgb24",
+    format="rgb48le" if deep else "rgba" if clear else "rgb24",
     # Flags that round correctly and interpolate chroma fully.
     interpolation=import_av().video.reformatter.Interpolation["BICUBIC"] | 0x2000 | 0x40000,
     src_colorspace=_own_matrix(frame),
@@ -334,7 +351,19 @@ def _to_rgb(frame: Any, video: Video) -> np.ndarray:
   ).to_ndarray()
   if deep:
     rgb = hdr.to_sdr(rgb, frame.color_trc)
+  if clear:
+    rgb = _on_white(rgb, video)
   return np.ascontiguousarray(np.rot90(rgb, video.rotation // 90))
+
+
+def _on_white(rgba: np.ndarray, video: Video) -> np.ndarray:
+  """Composites `[h, w, 4]`, uint8, as pictures are where their alpha is not kept."""
+  rgb, alpha = rgba[..., :3], rgba[..., 3:]
+  if alpha.min() == 255:
+    return rgb
+  video.note("transparent pixels become white")
+  mixed = 255 + (rgb - np.float32(255)) * (alpha / np.float32(255))
+  return np.round(mixed).astype(np.uint8)
 
 
 def _own_matrix(frame: Any) -> int | None:

@@ -175,6 +175,36 @@ def test_styles_are_mixed_and_the_mixture_fades(folder, capsys, adain):
   assert np.abs(pictures_of("out.mp4") - np.stack(list(mixed))).mean() < 10
 
 
+def test_a_fade_ends_with_the_last_frame_where_the_file_promises_more(folder, capsys, adain):
+  times = [k * 200 for k in range(8)]  # longer than at the rate that the file names
+  write_clip(
+    folder / "in.mkv", smooth_pictures(8, 32, 48), times=times, time_base=Fraction(1, 1000)
+  )
+  assert (open_video("in.mkv").count or 0) > 30
+  arguments = ["in.mkv", "--style", "dots.png", "--mix-to", "ink.png", "--output", "out.mkv"]
+  assert main([*arguments, "--statistics", "frame", "--blending", "0", "--crf", "1"]) == 0
+  last = list(open_video("in.mkv"))[-1:]
+  wanted, other = (
+    np.asarray(list(stylize_frames(last, style(name), model=adain, blending=0, statistics="frame")))
+    for name in ("ink.png", "dots.png")
+  )
+  made = pictures_of("out.mkv")[-1]
+  near, far = (np.abs(made - picture[0].astype(int)).mean() for picture in (wanted, other))
+  assert near < far / 2, (near, far)
+
+
+def test_a_video_in_the_folder_of_its_frames_is_resumed(folder, capsys, monkeypatch):
+  (folder / "frames").mkdir()
+  for index, frame in enumerate(smooth_pictures(8, 32, 48)):
+    images.save(f"frames/{index}.png", frame)
+  arguments = ["frames", "--style", "dots.png", "--output", "frames/out.mp4"]
+  with monkeypatch.context() as patch:
+    interrupt_after(patch, 3)
+    assert main(arguments) == 130
+  assert main([*arguments, "--resume"]) == 0, capsys.readouterr().err
+  assert len(pictures_of("frames/out.mp4")) == 8
+
+
 def test_a_folder_of_frames_has_the_rate_that_is_asked_for(folder, capsys):
   (folder / "frames").mkdir()
   for index, frame in enumerate(smooth_pictures(3, 16, 24)):

@@ -8,7 +8,7 @@ import pytest
 from video_files import smooth_pictures, write_clip
 
 from adaconv_jax import images
-from adaconv_jax.video.reader import VideoError, open_video
+from adaconv_jax.video.reader import VideoError, open_video, pictures_of
 
 av = pytest.importorskip("av", reason="videos need PyAV")
 
@@ -110,6 +110,34 @@ def test_a_folder_of_pictures_is_a_video_in_the_order_of_names(tmp_path):
   video = open_video(tmp_path, rate=Fraction(12))
   np.testing.assert_array_equal(np.stack(list(video)), pictures)
   assert [f.pts * video.time_base for f in video.frames()] == [Fraction(k, 12) for k in range(3)]
+
+
+def test_numbers_in_the_names_of_frames_are_compared_as_numbers(tmp_path):
+  names = ["b1", "7", "f1_2", "f1_10", "f2", "f02", "f10", "10", "²"]
+  for name in names:
+    images.save(str(tmp_path / f"{name}.png"), np.zeros((8, 8, 3)))
+  found = [path.stem for path in pictures_of(tmp_path)]
+  assert found == ["7", "10", "b1", "f1_2", "f1_10", "f02", "f2", "f10", "²"]
+
+
+@pytest.mark.parametrize(
+  "codec, pix_fmt", [("png", "rgba"), ("png", "rgba64be"), ("qtrle", "argb")]
+)
+def test_transparent_pixels_of_a_video_become_white_and_that_is_said(tmp_path, codec, pix_fmt):
+  pixels = np.zeros((16, 24, 4), np.uint8)
+  pixels[:, 8:16] = 90, 30, 60, 128
+  pixels[:, 16:] = 90, 30, 60, 255
+  with av.open(str(tmp_path / "in.mov"), "w") as container:
+    stream = container.add_stream(codec, rate=25)
+    stream.width, stream.height, stream.pix_fmt = 24, 16, pix_fmt
+    frame = av.VideoFrame.from_ndarray(pixels, "rgba").reformat(format=pix_fmt)
+    container.mux([*stream.encode(frame), *stream.encode(None)])
+  video = open_video(tmp_path / "in.mov")
+  (made,) = video
+  np.testing.assert_array_equal(made[0, [0, 7]], 255)
+  np.testing.assert_allclose(made[0, [8, 15]], [[172, 142, 157]] * 2, atol=1)
+  np.testing.assert_array_equal(made[0, 16:], [[90, 30, 60]] * 8)
+  assert video.notes[-1] == "transparent pixels become white"
 
 
 def test_a_picture_of_another_size_in_a_folder_is_named(tmp_path):
