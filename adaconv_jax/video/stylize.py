@@ -98,7 +98,9 @@ def stylize_frames(
     ValueError: a frame or a style is no such picture, frames differ in shape or type; the other
       arguments are out of their ranges, or do not fit together.
   """
-  if frames is None or isinstance(frames, str | bytes | os.PathLike):
+  # Those of other libraries may have `__getitem__` alone, which is enough for `iter`.
+  iterable = hasattr(frames, "__iter__") or hasattr(frames, "__getitem__")
+  if isinstance(frames, str | bytes | os.PathLike) or not iterable:
     raise ValueError(
       f"frames: expected pictures, such as open_video(path) or a list of arrays, got {frames!r}"
     )
@@ -124,7 +126,7 @@ def stylize_frames(
   stylizer = model if isinstance(model, Stylizer) else load_model(model)
   ends = [mix_styles(stylizer, style, weights)]
   if mix_to is not None:
-    ends.append(mix_styles(stylizer, mix_to, None))
+    ends.append(mix_styles(stylizer, mix_to, name="mix_to"))
   # Frames of a fade differ in their style, and others than those of a shot in their statistics.
   alike = statistics == "shot" and mix_to is None
   batch = BATCH if alike and jax.default_backend() != "cpu" else 1
@@ -136,6 +138,8 @@ def mix_styles(
   stylizer: Stylizer,
   style: ArrayLike | Sequence[ArrayLike],
   weights: Sequence[float] | None = None,
+  *,
+  name: str = "style",
 ) -> StyleCode:
   """Encodes styles, and returns the mean of their codes.
 
@@ -143,17 +147,18 @@ def mix_styles(
     stylizer: the model.
     style: one picture, or a list or tuple of them.
     weights: one per style, which sum to 1; None: equal ones.
+    name: what errors call `style`.
 
   Raises:
     ValueError: no style, or weights that do not fit.
   """
   styles: Any = list(style) if isinstance(style, list | tuple) else [style]
   if not styles:
-    raise ValueError("style: expected at least one, got none")
+    raise ValueError(f"{name}: expected at least one, got none")
   check_mix(weights, len(styles))
-  pictures = [on_device(check_pictures("style", picture)) for picture in styles]
+  pictures = [on_device(check_pictures(name, picture)) for picture in styles]
   if any(picture.ndim != 3 for picture in pictures):
-    raise ValueError("style: expected pictures [h, w, 3], got a batch; several styles are a list")
+    raise ValueError(f"{name}: expected pictures [h, w, 3], got a batch; several styles are a list")
   codes = [encode(stylizer, jnp.expand_dims(picture, 0)) for picture in pictures]
   return mix(codes, weights)
 
