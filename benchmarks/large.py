@@ -1,10 +1,12 @@
 """Large pictures: time and peak memory of `adaconv stylize`, and strips against the whole.
 
     python -m benchmarks.large [--side 8192] [--compare 1536] [--model NAME ...]
+    python -m benchmarks.large --side 4096 --compare 0 -- --alpha 0.5
 
 The content is an example photograph, enlarged. The process is a whole `adaconv stylize`, with its
-defaults, from its start to the written picture. The comparison renders a picture that fits whole,
-and the same in strips of which nothing large is kept, as in pictures of more than 16 megapixels.
+defaults, from its start to the written picture; what follows `--` are options of it, and MASK among
+them is a mask of the left half. The comparison renders a picture that fits whole, and the same in
+strips of which nothing large is kept, as in pictures of more than 16 megapixels.
 """
 
 import argparse
@@ -12,7 +14,7 @@ import functools
 import resource
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +38,14 @@ def main() -> None:
   parser.add_argument("--side", type=int, default=8192)
   parser.add_argument("--compare", type=int, default=1536)
   parser.add_argument("--model", action="append", choices=shipped_models())
+  parser.add_argument("options", nargs="*", help="of adaconv stylize, after --")
   args = parser.parse_args()
   print(", ".join(f"{key}: {value}" for key, value in describe_machine(False).items()))
   for name in args.model or shipped_models():
     if args.side:
-      print(f"{name}, {args.side} x {args.side}: {process(name, args.side)}", flush=True)
+      print(
+        f"{name}, {args.side} x {args.side}: {process(name, args.side, args.options)}", flush=True
+      )
     if args.compare:
       size = f"{args.compare} x {args.compare}"
       print(f"{name}, {size}, strips against the whole: {difference(name, args.compare)}")
@@ -53,13 +58,17 @@ def enlarged(side: int) -> Image.Image:
   return photo.resize((side, side), Image.Resampling.BICUBIC, (0, 0, short, short))
 
 
-def process(name: str, side: int) -> str:
-  """Runs `adaconv stylize` on a square of `side` pixels."""
+def process(name: str, side: int, options: Sequence[str] = ()) -> str:
+  """Runs `adaconv stylize` with more `options` on a square of `side` pixels."""
   with tempfile.TemporaryDirectory() as folder:
-    content, output = Path(folder) / "content.png", Path(folder) / "output.png"
+    content, output, mask = (Path(folder) / f"{role}.png" for role in ("content", "output", "mask"))
     enlarged(side).save(content, compress_level=1)
+    half = np.zeros((64, 64), np.uint8)
+    half[:, :32] = 255
+    Image.fromarray(half).save(mask)
     command = [sys.executable, "-m", "adaconv_jax", "stylize", "--model", name]
     command += ["--content", str(content), "--style", str(STYLE), "--output", str(output)]
+    command += [str(mask) if option == "MASK" else option for option in options]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = watch(command, env={"ADACONV_CACHE": str(Path(folder) / "cache")})
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
