@@ -24,11 +24,12 @@ from adaconv_jax.models.pictures import (
   check_masks,
   check_pictures,
   check_weight,
+  from_float,
   is_on_host,
   on_device,
   to_float,
 )
-from adaconv_jax.models.style_code import StyleCode, check_mix, is_map, mix_codes
+from adaconv_jax.models.style_code import StyleCode, check_mix, is_map, mix_codes, over_axes
 from adaconv_jax.models.stylizer import (
   Canvas,
   ContentCode,
@@ -38,6 +39,8 @@ from adaconv_jax.models.stylizer import (
 )
 from adaconv_jax.ops.color import check_color, match_colors
 from adaconv_jax.ops.extent import Borders, Extent
+from adaconv_jax.ops.masks import shares_of
+from adaconv_jax.ops.palette import match_palette, measure_palette
 from adaconv_jax.ops.sharding import automatic
 from adaconv_jax.ops.stroke import painted_size
 from adaconv_jax.ops.tiling import WHOLE_BYTES, image_bytes, reporting, watch
@@ -57,6 +60,7 @@ def stylize(
   model: str | Path | Stylizer = DEFAULT_MODEL,
   alpha: ArrayLike = 1.0,
   detail: ArrayLike = 0.0,
+  palette: ArrayLike = 0.0,
   color: str = "style",
   weights: ArrayLike | Sequence[float] | None = None,
   masks: ArrayLike | None = None,
@@ -67,9 +71,9 @@ def stylize(
   """Renders contents in the style of other images.
 
   Pure JAX: it can be part of `jit`, `vmap` and `grad` (reverse mode, with respect to content,
-  style, alpha, detail, weights and masks). Inside of these, values are not known, and NaN and
-  ranges are not checked. A model given by name or path is kept in memory, and loaded again when
-  its files change; under `jit` it becomes a constant of the compiled function.
+  style, alpha, detail, palette, weights and masks). Inside of these, values are not known, and
+  NaN and ranges are not checked. A model given by name or path is kept in memory, and loaded again
+  when its files change; under `jit` it becomes a constant of the compiled function.
 
   Outside of these, pictures are padded to a few standard sizes, so similar sizes share a compiled
   program; a size that comes often gets its own. The result is the same up to rounding (5e-4, or
@@ -92,6 +96,10 @@ def stylize(
     detail: from 0 (the model's own output, as in the papers) to 1, one number or one for each
       content: how much of the content's fine structure, such as faces and small lettering,
       replaces the output's own. The colors and broad forms stay the style's.
+    palette: from 0 (the model's own colors, as in the papers) to 1, one number or one for each
+      content: how far the colors are moved to the style's own, see `match_palette`; at 1, their
+      distribution is about the style's. With alpha below 1 it is as much less. Only with the
+      color "style".
     color: whose colors the output has. "style": the style's; "luminance": the content's, of which
       only the luma becomes that of the output; "match": the style's, after they got the mean and
       the covariance of the content's.
@@ -112,11 +120,12 @@ def stylize(
 
   Raises:
     ValueError: content or style is not RGB of one of these shapes and types, is empty, has NaN or
-      values outside of [0, 1]; there are more styles than one and not one per content; alpha or
-      detail is not in [0, 1], or has another number than there are contents; color is none of
-      these; weights or masks are not what is described, or do not fit the styles; stroke or
-      look_size is not a number above 0, or they would paint more than 89 million pixels; progress
-      is no function; there is no such model, or it cannot be used (see `load_model`).
+      values outside of [0, 1]; there are more styles than one and not one per content; alpha,
+      detail or palette is not in [0, 1], or has another number than there are contents; color is
+      none of these, or not "style" beside a palette; weights or masks are not what is described,
+      or do not fit the styles; stroke or look_size is not a number above 0, or they would paint
+      more than 89 million pixels; progress is no function; there is no such model, or it cannot be
+      used (see `load_model`).
   """
   content = check_pictures("content", content)
   contents = _as_batch(content)
@@ -124,6 +133,7 @@ def stylize(
   several = isinstance(style, list | tuple)
   styles = _check_styles(style, count)
   strengths = style_weight(alpha, count, (height, width)), detail_weight(detail, count)
+  toward = palette_weight(palette, color, count)
   check_together(len(styles), several, weights, masks)
   check_stroke(stroke, look_size)
   if progress is not None and not callable(progress):
@@ -133,13 +143,13 @@ def stylize(
   stylizer = model if isinstance(model, Stylizer) else _load(model)
   matched = check_color(color) == "match"
 
-  concrete = _are_concrete(stylizer, contents, styles, strengths, masks, weights)
+  concrete = _are_concrete(stylizer, contents, styles, strengths, toward, masks, weights)
   kind = *(None if x is None else np.ndim(x) for x in (*strengths, masks)), in_render(color)
   kind = (*kind, *(x.shape[0] for x in styles), stroke == 1 and look_size is None)
   contents, extent = _in_room(stylizer, contents, concrete, "content", kind)
   size = contents.shape[1:3]
   masks = None if masks is None else on_device(_pad(masks, size, axis=2))
-  codes = []
+  codes, palettes = [], []
   for index, picture in enumerate(styles):
     picture, inside = _in_room(stylizer, picture, concrete, "style", matched)
     if matched:
@@ -147,6 +157,8 @@ def stylize(
       region = None if masks is None else jax.lax.index_in_dim(masks, index, 1, keepdims=False)
       picture = match(picture, contents, inside, extent, region)
     codes.append(encode(stylizer, picture, inside))
+    if toward is not None:
+      palettes.append(palette_of(picture, inside))
   code = codes if masks is not None else mix(codes, weights)
   options: dict[str, Any] = {"color": in_render(color), "stroke": stroke, "look_size": look_size}
   if extent is not None:
@@ -162,6 +174,8 @@ def stylize(
     stylized = render_watched(progress, *arguments, **options)
   else:
     stylized = render(*arguments, **options)
+  if toward is not None:
+    stylized = in_palette(stylized, palettes, toward, weights, masks, weight, extent)
   return _cut(stylized, height, width, one=content.ndim == 3)
 
 
@@ -319,6 +333,21 @@ def detail_weight(detail: ArrayLike, contents: int | None = None) -> jax.Array |
   return _unless(0, check_weight("detail", detail, contents))
 
 
+def palette_weight(palette: ArrayLike, color: str, contents: int | None = None) -> jax.Array | None:
+  """Does for palette, where None is 0, what `style_weight` does for alpha.
+
+  Raises:
+    ValueError: not such a weight, or not 0 beside colors that are not the style's.
+  """
+  weight = _unless(0, check_weight("palette", palette, contents))
+  if weight is not None and check_color(color) != "style":
+    raise ValueError(
+      f"palette and color: expected the color 'style' beside a palette above 0, got {color!r}, "
+      "which keeps the content's colors"
+    )
+  return weight
+
+
 def _unless(default: int, value: jax.Array | np.ndarray) -> jax.Array | None:
   known = not isinstance(value, Tracer) and value.ndim == 0
   if known and float(jax.device_get(value)) == default:
@@ -381,6 +410,75 @@ def match(
     return match_colors(styles, contents, style_where=inside, content_where=where)
 
   return automatic(matched, styles, contents, extent, content_extent, region, by_image=True)
+
+
+@jax.jit
+def palette_of(styles: jax.Array, extent: Extent | None = None) -> jax.Array:
+  """Measures the palettes of styles `[n, h, w, 3]`, where they are valid; see `measure_palette`."""
+
+  def measured(styles, extent):
+    styles = to_float(styles)
+    return measure_palette(styles, Borders(extent, styles.shape[1]).inside(styles))
+
+  return automatic(measured, styles, extent, by_image=True)
+
+
+def in_palette(
+  pictures: jax.Array,
+  palettes: Sequence[jax.Array],
+  strength: jax.Array,
+  weights: ArrayLike | Sequence[float] | None = None,
+  masks: jax.Array | np.ndarray | None = None,
+  alpha: jax.Array | None = None,
+  extent: Extent | None = None,
+  seen: jax.Array | np.ndarray | None = None,
+) -> jax.Array:
+  """Gives stylized pictures the palettes of their styles; see `match_palette`.
+
+  Args:
+    pictures: `[n, h, w, 3]`.
+    palettes: of K styles, from `palette_of`.
+    strength: how far their colors are moved, a number or `[n]`.
+    weights: of the K styles in a mix; None: equal ones.
+    masks: where the styles are, `[n, K, h, w]` or `[1, K, h, w]`; then the weights have no meaning.
+    alpha: what the pictures were rendered with, as for `render`.
+    extent: the valid region of the pictures; None: all.
+    seen: how visible the pixels are, `[n, h, w]`; others have no influence. None: all are.
+
+  Returns:
+    Like `pictures`.
+  """
+  shares = check_mix(weights, len(palettes))
+  if not isinstance(shares, jax.Array):
+    shares = jax.device_put(shares.astype(np.float32))
+  return _in_palette(pictures, list(palettes), strength, shares, masks, alpha, extent, seen)
+
+
+@jax.jit
+def _in_palette(pictures, palettes, strength, weights, masks, alpha, extent, seen):
+  def moved(pictures, palettes, strength, weights, masks, alpha, extent, seen):
+    given, (n, h, w, _) = to_float(pictures), pictures.shape
+    inside = Borders(extent, h).inside(given)
+    if seen is not None:
+      visible = jnp.expand_dims(seen, -1)
+      inside = visible if inside is None else visible * inside
+    strength = over_axes(strength, 4)
+    if alpha is not None:
+      strength *= alpha.reshape(-1, h, w, 1) if is_map(alpha) else over_axes(alpha, 4)
+    if masks is None:
+      weighed = [weight * palette for weight, palette in zip(weights, palettes, strict=True)]
+      mixed = functools.reduce(jnp.add, weighed)
+      return from_float(match_palette(given, mixed, strength, inside), pictures.dtype)
+    shares, cover = shares_of(jnp.broadcast_to(to_float(masks), (n, *masks.shape[1:])))
+    regions = jnp.moveaxis(shares * jnp.expand_dims(cover, 1), 1, 0)[..., None]
+    # What a region gets is added in proportion, so nothing is moved where no mask is.
+    done = given
+    for region, palette in zip(regions, palettes, strict=True):
+      where = region if inside is None else region * inside
+      done += region * (match_palette(given, palette, strength, where) - given)
+    return from_float(done, pictures.dtype)
+
+  return automatic(moved, pictures, palettes, strength, weights, masks, alpha, extent, seen)
 
 
 def in_render(color: str) -> str:

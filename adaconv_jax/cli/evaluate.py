@@ -31,6 +31,7 @@ from adaconv_jax.cli.options import (
   add_detail,
   add_model,
   add_overwrite,
+  add_palette,
   add_pictures,
   add_vgg_weights,
   in_range,
@@ -110,7 +111,7 @@ def _evaluate(args: argparse.Namespace, out: Path, stack: contextlib.ExitStack) 
     if contents and styles:
       every = len(contents) * len(styles)
       pairs = draw_pairs(len(contents), len(styles), args.pairs and min(args.pairs, every))
-      look = {"alpha": args.alpha, "detail": args.detail}
+      look = {"alpha": args.alpha, "detail": args.detail, "palette": args.palette}
       results = _run(
         models, network, contents, styles, pairs, out, look, score_faces=faces is not None
       )
@@ -122,6 +123,7 @@ def _evaluate(args: argparse.Namespace, out: Path, stack: contextlib.ExitStack) 
       "size": args.size,
       "alpha": args.alpha,
       "detail": args.detail,
+      "palette": args.palette,
       "cut": "scaled to the shorter side, then the square in the middle",
       "pairs": len(results.rows) // len(models),
       "drawn": args.pairs is not None,
@@ -151,7 +153,8 @@ def _parser(prog: str = "adaconv evaluate") -> argparse.ArgumentParser:
 Every picture is scaled to --size on its shorter side, smaller ones are enlarged, and the square in
 the middle is cut, so that all outputs have one size and their scores can be compared. Losses are
 computed with VGG-16 as it comes with the package, whatever the models' own encoders are. The models
-are rendered as in the papers, with --detail 0, unlike by `adaconv stylize`, which takes 0.5.
+are rendered as in the papers, with --detail 0 and --palette 0, unlike by `adaconv stylize`, which
+takes 0.5 and 0.6.
 
 The folder --output gets pairs.csv (a row per model and pair), summary.json (means, settings,
 models) and sheets: contents across, styles down. With --pairs N, the sheets show content, style
@@ -206,6 +209,7 @@ A file that cannot be read is reported and left out, with all its pairs. Exit co
   )
   add_alpha(parser)
   add_detail(parser, 0.0)
+  add_palette(parser, 0.0, "%(default)s")
   add_overwrite(parser)
   add_vgg_weights(parser)
   return parser

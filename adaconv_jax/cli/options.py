@@ -230,6 +230,18 @@ def add_detail(parser: argparse.ArgumentParser, default: float) -> None:
   )
 
 
+def add_palette(parser: argparse.ArgumentParser, default: float | None, shown: str) -> None:
+  """Adds --palette; `shown` is the default in words."""
+  parser.add_argument(
+    "--palette",
+    type=in_range(float, 0, 1),
+    default=default,
+    metavar="P",
+    help="how far the colors are moved to the style's own, from 0 (the papers' result) to 1; "
+    f"default: {shown}",
+  )
+
+
 def add_vgg_weights(parser: argparse.ArgumentParser) -> None:
   """Adds --vgg-weights."""
   parser.add_argument(

@@ -21,10 +21,13 @@ from adaconv_jax.inference import (
   encode,
   encode_content,
   in_bucket,
+  in_palette,
   in_render,
   match,
   mix,
   out_of_bucket,
+  palette_of,
+  palette_weight,
   render_encoded,
   render_watched,
   style_weight,
@@ -50,6 +53,7 @@ class Look:
   Attributes:
     alpha: strength of the style.
     detail: share of the contents' fine structure.
+    palette: how far the outputs' colors are moved to the styles' own.
     color: whose colors the outputs have, one of `COLORS`.
     stroke: how coarse strokes are.
     look_size: pixels on the shorter side that give the strokes; None: the contents' own.
@@ -61,6 +65,7 @@ class Look:
 
   alpha: float = 1.0
   detail: float = 0.0
+  palette: float = 0.0
   color: str = COLORS[0]
   stroke: float = 1.0
   look_size: int | None = None
@@ -95,7 +100,7 @@ def render_pairs(
   Returns:
     How many failed.
   """
-  codes: dict[Path, StyleCode | None] = {}  # None: the style cannot be used, and that was reported
+  codes: dict[Path, _Style | None] = {}  # None: the style cannot be used, and that was reported
   failed, saving = 0, (quality, overwrite)
   with (
     Bar(total=len(pairs), unit="image", disable=len(pairs) == 1) as bar,
@@ -130,6 +135,18 @@ def render_pairs(
         failed += done is None
         bar.update()
   return failed
+
+
+class _Style(NamedTuple):
+  """A style.
+
+  Attributes:
+    code: what the model needs of it.
+    palette: its colors, or None where they are not needed.
+  """
+
+  code: StyleCode
+  palette: jax.Array | None
 
 
 class _Content(NamedTuple):
@@ -226,27 +243,35 @@ def _read_style(
   content: _Content | None,
   look: Look,
   index: int,
-) -> StyleCode:
+) -> _Style:
   style, extent = in_bucket(stylizer, _read(path, size))
   if look.color == "match":
     assert content is not None  # whose colors the style gets
     region = _visible_region(content, index)
     style = match(style, content.pictures, extent, content.extent, region)
-  return encode(stylizer, style, extent)
+  code = encode(stylizer, style, extent)
+  return _Style(code, palette_of(style, extent) if look.palette else None)
+
+
+def _visible(content: _Content) -> np.ndarray | None:
+  """Returns how visible the pixels are, `[1, h, w]`; None: all are."""
+  if content.opacity is None:
+    return None
+  opacity = np.float32(content.opacity / 255)
+  ends = zip(opacity.shape, content.pictures.shape[1:3], strict=True)
+  return np.pad(opacity, [(0, padded - own) for own, padded in ends])[None]
 
 
 def _visible_region(content: _Content, index: int) -> np.ndarray | None:
   """Returns the weights of the pixels whose colors a style gets, `[1, h, w]`; None: all alike."""
   region = None if content.masks is None else content.masks[index : index + 1]
-  if content.opacity is None:
+  opacity = _visible(content)
+  if opacity is None:
     return region
-  opacity = np.float32(content.opacity / 255)
-  ends = zip(opacity.shape, content.pictures.shape[1:3], strict=True)
-  opacity = np.pad(opacity, [(0, padded - own) for own, padded in ends])[None]
   return opacity if region is None else region * opacity
 
 
-def _result(path: Path, started: "Future[StyleCode]") -> StyleCode:
+def _result(path: Path, started: "Future[_Style]") -> _Style:
   del path  # the error has it
   return started.result()
 
@@ -255,26 +280,32 @@ def _make(
   output: Path,
   stylizer: Stylizer,
   content: _Content,
-  codes: list[StyleCode],
+  styles: list[_Style],
   look: Look,
   quality: int,
   overwrite: bool,
 ) -> Path:
   """Makes one image, and puts it at `output` whole or not at all."""
+  codes = [style.code for style in styles]
   code = codes if content.masks is not None else mix(codes, look.weights)
   arguments = (content.alpha, detail_weight(look.detail), content.masks, in_render(look.color))
   if content.code is None:
     sizes = (look.stroke, look.look_size)
-    stylized = _render_huge(output, stylizer, content.pictures, code, *arguments, *sizes)
+    made = _render_huge(output, stylizer, content.pictures, code, *arguments, *sizes)
   else:
     made = render_encoded(stylizer, content.code, code, *arguments)
-    stylized = out_of_bucket(content.code, made)
+  if (strength := palette_weight(look.palette, look.color)) is not None:
+    palettes = [style.palette for style in styles if style.palette is not None]
+    masks = None if content.masks is None else content.masks[None]
+    where = (content.alpha, content.extent, _visible(content))
+    made = in_palette(made, palettes, strength, look.weights, masks, *where)
+  stylized = np.asarray(made)[0] if content.code is None else out_of_bucket(content.code, made)
   with replacing(output, overwrite=overwrite) as temporary:
     images.save(temporary, stylized, quality=quality, alpha=content.opacity)
   return output
 
 
-def _render_huge(output: Path, stylizer: Stylizer, *arguments: Any) -> np.ndarray:
+def _render_huge(output: Path, stylizer: Stylizer, *arguments: Any) -> jax.Array:
   """Renders one content, and shows how many of its strips are done."""
   with Bar(unit="strip", desc=printable(output.name), leave=False) as bar:
 
@@ -284,5 +315,4 @@ def _render_huge(output: Path, stylizer: Stylizer, *arguments: Any) -> np.ndarra
 
     contents, code, alpha, detail, masks, color, stroke, look_size = arguments
     options = {"color": color, "stroke": stroke, "look_size": look_size}
-    made = render_watched(show, stylizer, contents, code, alpha, detail, masks, **options)
-  return np.asarray(made)[0]
+    return render_watched(show, stylizer, contents, code, alpha, detail, masks, **options)

@@ -23,6 +23,7 @@ from adaconv_jax.cli.options import (
   add_detail,
   add_model,
   add_overwrite,
+  add_palette,
   add_pictures,
   add_vgg_weights,
   in_range,
@@ -36,6 +37,7 @@ from adaconv_jax.ops.color import COLORS
 # Chosen by eye, over portraits, animals, cities, landscapes, still lifes, lettering, drawings and
 # interiors in several styles.
 DETAIL = 0.5
+PALETTE = 0.6
 
 
 def main(argv: Sequence[str] | None = None, *, prog: str = "adaconv stylize") -> int:
@@ -106,10 +108,18 @@ def _look(args: argparse.Namespace, styles: list[Path]) -> Look:
       f"--mix: expected {len(styles)} number(s) that sum to 1, one per --style, got "
       f"{' '.join(map(str, args.mix))}"
     )
+  styled = args.color == COLORS[0]
+  if args.palette and not styled:
+    raise ValueError(
+      "--palette and --color: expected --color style beside a --palette above 0, got "
+      f"{args.color}, which keeps the content's colors"
+    )
+  palette = args.palette if args.palette is not None else PALETTE if styled else 0.0
   masks = None if args.mask is None else tuple(read_masks(args.mask, len(styles)))
   return Look(
     alpha=args.alpha,
     detail=args.detail,
+    palette=palette,
     color=args.color,
     stroke=args.stroke,
     look_size=args.look_size,
@@ -158,6 +168,7 @@ pairs failed; 2 nothing rendered, because of the arguments or the model; 130 int
     "where it is black the content stays",
   )
   add_detail(parser, DETAIL)
+  add_palette(parser, None, f"{PALETTE}, or 0 beside another --color")
   add(
     "--color",
     choices=COLORS,

@@ -15,7 +15,7 @@ from adaconv_jax.checkpoints.errors import CheckpointError
 from adaconv_jax.checkpoints.load import shipped_models
 from adaconv_jax.cli.attempt import EXIT_USAGE, report
 from adaconv_jax.cli.options import Parser, add_model, add_vgg_weights, in_range, text_of
-from adaconv_jax.cli.stylize import DETAIL
+from adaconv_jax.cli.stylize import DETAIL, PALETTE
 from adaconv_jax.files import described
 from adaconv_jax.signals import SIGNALS, end, handled
 from adaconv_jax.web.temporary import Temporary
@@ -53,7 +53,8 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "adaconv web") -> int
   try:
     from adaconv_jax.web import page  # after the environment is set
 
-    built = page.build(studio, temporary.path, model=name, detail=DETAIL, shared=args.share)
+    look = {"detail": DETAIL, "palette": PALETTE}
+    built = page.build(studio, temporary.path, model=name, shared=args.share, **look)
     temporary.keep_swept()
     public = page.launch(built, host=args.host, port=args.port, share=args.share)
   except (OSError, RuntimeError) as error:
@@ -69,7 +70,7 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "adaconv web") -> int
   print(f"the page is at http://{host}:{args.port}{others} (Ctrl-C ends it)", flush=True)
   if public:
     print(f"and, through Gradio's servers, at {public}", flush=True)
-  studio.compile_ahead(page.first_wish(name, DETAIL))
+  studio.compile_ahead(page.first_wish(name, **look))
   number = stopped.wait()
   temporary.remove()
   # At once, though a picture may be in the making.

@@ -24,6 +24,7 @@ from adaconv_jax.models.transfer_model import Params
 from adaconv_jax.ops.adain import ChannelStats
 from adaconv_jax.ops.filters import Array
 from adaconv_jax.ops.losses import content_loss, layer_stats, statistics_loss
+from adaconv_jax.ops.palette import match_palette, measure_palette
 from adaconv_jax.tensor_files import tensors_sha256
 from adaconv_jax.vgg import weights as vgg_weights
 from adaconv_jax.vgg.file import to_tensors
@@ -119,6 +120,7 @@ class Evaluator:
     styles: each `[h, w, 3]`, uint8.
     alpha: strength of the style, 0 to 1; of our models.
     detail: share of the content's fine structure, 0 to 1; of our models.
+    palette: how far colors are moved to the style's own, 0 to 1; of our models.
   """
 
   def __init__(
@@ -129,6 +131,7 @@ class Evaluator:
     *,
     alpha: float = 1.0,
     detail: float = 0.0,
+    palette: float = 0.0,
   ):
     self._network = network
     lpips = load_lpips()
@@ -137,7 +140,7 @@ class Evaluator:
     self._painters = {
       name: _peer_painter(model, styles)
       if isinstance(model, Peer)
-      else _painter(model, [style.image for style in self._styles], alpha, detail)
+      else _painter(model, [style.image for style in self._styles], alpha, detail, palette)
       for name, model in models.items()
     }
 
@@ -198,13 +201,15 @@ _Painter = Callable[[jax.Array], Callable[[int], jax.Array]]
 
 
 def _painter(
-  stylizer: Stylizer, styles: Sequence[jax.Array], alpha: float, detail: float
+  stylizer: Stylizer, styles: Sequence[jax.Array], alpha: float, detail: float, palette: float
 ) -> _Painter:
   codes = [_encode_style(stylizer, style) for style in styles]
+  palettes = [_measure_palette(style) for style in styles]
+  look = {"alpha": alpha, "detail": detail, "palette": palette}
 
   def painter(content: jax.Array) -> Callable[[int], jax.Array]:
     code = _encode_content(stylizer, content, for_alpha=alpha != 1)
-    return lambda index: _render(stylizer, code, codes[index], alpha=alpha, detail=detail)
+    return lambda index: _render(stylizer, code, codes[index], palettes[index], **look)
 
   return painter
 
@@ -236,16 +241,26 @@ def _encode_content(stylizer: Stylizer, image: jax.Array, *, for_alpha: bool) ->
   return stylizer.encode_content(image[None], for_alpha=for_alpha)
 
 
-@functools.partial(jax.jit, static_argnames=("alpha", "detail"))
+@jax.jit
+def _measure_palette(image: jax.Array) -> jax.Array:
+  return measure_palette(image[None])
+
+
+@functools.partial(jax.jit, static_argnames=("alpha", "detail", "palette"))
 def _render(
   stylizer: Stylizer,
   content_code: ContentCode,
   style_code: StyleCode,
+  style_palette: jax.Array,
   *,
   alpha: float,
   detail: float,
+  palette: float,
 ) -> jax.Array:
-  return stylizer.render(content_code, style_code, alpha, detail=detail)[0]
+  pictures = stylizer.render(content_code, style_code, alpha, detail=detail)
+  if palette:
+    pictures = match_palette(pictures, style_palette, alpha * palette)
+  return pictures[0]
 
 
 _face_structure = jax.jit(face_structure)

@@ -124,7 +124,9 @@ class _Bounded(OrderedDict):
       self.popitem(last=False)
 
 
-def build(studio: Studio, folder: Path, *, model: str, detail: float, shared: bool) -> gr.Blocks:
+def build(
+  studio: Studio, folder: Path, *, model: str, detail: float, palette: float, shared: bool
+) -> gr.Blocks:
   """Builds the page.
 
   Args:
@@ -132,6 +134,7 @@ def build(studio: Studio, folder: Path, *, model: str, detail: float, shared: bo
     folder: where results go; Gradio's folder of temporary files.
     model: the one that is chosen at first.
     detail: the same for detail.
+    palette: of all pictures with the style's colors.
     shared: whether the page is reached through Gradio's servers, which it then says.
   """
   where = (
@@ -143,7 +146,7 @@ def build(studio: Studio, folder: Path, *, model: str, detail: float, shared: bo
     gr.HTML(
       f"<h1>adaconv</h1><p>A picture in the style of another. {where}</p>", elem_classes="head"
     )
-    parts = _Parts(studio, folder)
+    parts = _Parts(studio, folder, palette)
     with gr.Row(elem_id="columns"):
       with gr.Column(scale=5, min_width=320):
         parts.add_pictures()
@@ -164,10 +167,11 @@ class _Parts:
   Args:
     studio: makes the pictures.
     folder: where results go.
+    palette: of all pictures.
   """
 
-  def __init__(self, studio: Studio, folder: Path):
-    self._studio, self._folder = studio, folder
+  def __init__(self, studio: Studio, folder: Path, palette: float):
+    self._studio, self._folder, self._palette = studio, folder, palette
     self._contents, self._styles = work.examples("content"), work.examples("style")
 
   def add_pictures(self) -> None:
@@ -330,6 +334,7 @@ class _Parts:
         share=mix,
         alpha=strength,
         detail=fine,
+        palette=self._palette,
         color=colors,
         strokes=coarse,
         size=work.SIZES[pixels],
@@ -378,10 +383,11 @@ def _took(default: str, path: str | None) -> tuple[Any, Any, Any]:
   return None, gr.skip(), _status("Ready.")
 
 
-def first_wish(model: str, detail: float) -> Wish:
+def first_wish(model: str, detail: float, palette: float) -> Wish:
   """Returns what the page asks for if nothing is changed; the arguments are those of `build`."""
   contents, styles = work.examples("content"), work.examples("style")
-  return Wish(contents[FIRST_CONTENT], styles[FIRST_STYLE], model, detail=detail)
+  look = {"detail": detail, "palette": palette}
+  return Wish(contents[FIRST_CONTENT], styles[FIRST_STYLE], model, **look)
 
 
 def launch(page: gr.Blocks, *, host: str, port: int, share: bool) -> str | None:

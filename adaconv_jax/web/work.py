@@ -27,10 +27,13 @@ from adaconv_jax.inference import (
   encode,
   encode_content,
   in_bucket,
+  in_palette,
   in_render,
   match,
   mix,
   out_of_bucket,
+  palette_of,
+  palette_weight,
   render_encoded,
   style_weight,
 )
@@ -79,6 +82,7 @@ class Wish:
     share: of the second style, 0 to 1.
     alpha: strength of the style, 0 to 1.
     detail: share of the content's fine structure, 0 to 1.
+    palette: how far the colors are moved to the styles' own, 0 to 1; only with the color "style".
     color: one of `ops.color.COLORS`.
     strokes: how coarse strokes are; 1 is the model's own at `LOOK_SIZE`.
     size: pixels of the shorter side; smaller pictures stay as they are, as do all with None.
@@ -95,6 +99,7 @@ class Wish:
   share: float = 0.5
   alpha: float = 1.0
   detail: float = 0.0
+  palette: float = 0.0
   color: str = "style"
   strokes: float = 1.0
   size: int | None = 512
@@ -102,7 +107,7 @@ class Wish:
 
   def __post_init__(self):
     """Raises Refused for numbers that no slider has; JSON may have NaN."""
-    for name in ("share", "alpha", "detail"):
+    for name in ("share", "alpha", "detail", "palette"):
       if not 0 <= getattr(self, name) <= 1:
         raise Refused(f"{name}: expected a number in [0, 1], got {getattr(self, name)}.")
     if not 0 < self.strokes < math.inf:
@@ -276,16 +281,21 @@ class Studio:
     jax.block_until_ready(code)
     yield "2 of 3: looking at the style"
     codes: list[StyleCode] = []
+    palettes: list[jax.Array] = []
     for style in styles:
       fitted, style_extent = in_bucket(stylizer, style)
       if wish.color == "match":
         fitted = match(fitted, code.pictures, style_extent, code.extent)
       codes.append(encode(stylizer, fitted, style_extent))
-    mixed = mix(codes, None if len(codes) == 1 else (1 - wish.share, wish.share))
+      palettes.append(palette_of(fitted, style_extent))
+    weights = None if len(codes) == 1 else (1 - wish.share, wish.share)
+    mixed = mix(codes, weights)
     jax.block_until_ready(mixed)
     yield "3 of 3: painting"
     detail = detail_weight(wish.detail)
     made = render_encoded(stylizer, code, mixed, alpha, detail, None, in_render(wish.color))
+    if wish.color == "style" and (toward := palette_weight(wish.palette, wish.color)) is not None:
+      made = in_palette(made, palettes, toward, weights, None, alpha, code.extent)
     yield images.to_uint8(out_of_bucket(code, made))
 
 
@@ -308,6 +318,7 @@ def _kind(
     len(styles),
     strength,
     wish.detail > 0,
+    wish.palette > 0,
     wish.color,
   )
 

@@ -54,7 +54,7 @@ def test_one_pair_becomes_the_file_that_stylize_makes(folder, capsys, adain):
   arguments = ("--content", "c/cat.png", "--style", "s/ink.png", "--alpha", "0.5")
   code = main([*arguments, "--output", "new/out.png"])
   assert (code, capsys.readouterr().err) == (0, "")  # no progress bar
-  made = {"model": adain, "alpha": 0.5, "detail": command.DETAIL}
+  made = {"model": adain, "alpha": 0.5, "detail": command.DETAIL, "palette": command.PALETTE}
   expected = stylize(pixels("c/cat.png"), pixels("s/ink.png"), **made)
   np.testing.assert_array_equal(pixels("new/out.png"), expected)
   assert [path.name for path in Path("new").iterdir()] == ["out.png"]
@@ -101,7 +101,7 @@ def test_folders_become_all_pairs_each_image_read_and_each_style_encoded_once(
   assert {path.name for path in Path("out").iterdir()} == names
   assert sorted(read) == ["c/cat.png", "c/dog.png", "s/dots.png", "s/ink.png"]
   assert len(encoded) == 2
-  made = {"model": adain, "detail": command.DETAIL}
+  made = {"model": adain, "detail": command.DETAIL, "palette": command.PALETTE}
   expected = stylize(pixels("c/dog.png"), pixels("s/dots.png"), **made)
   np.testing.assert_array_equal(pixels("out/dog--dots.png"), expected)
 
@@ -123,6 +123,20 @@ def test_the_first_style_is_encoded_beside_the_first_content(folder, monkeypatch
   monkeypatch.setattr(render_files, "_read_content", wait_for_the_style)
   assert main(["--content", "c/cat.png", "--style", "s", "--output", "out"]) == 0
   assert len(list(Path("out").iterdir())) == 2
+
+
+@pytest.mark.parametrize("color", ["luminance", "match"])
+def test_a_palette_beside_the_contents_colors_is_refused_and_the_default_is_none(
+  folder, capsys, adain, color
+):
+  arguments = ("--content", "c/cat.png", "--style", "s/ink.png", "--color", color)
+  code, out, errors = run(capsys, *arguments, "--output", "out.png", "--palette", "0.5")
+  assert (code, out) == (2, [])
+  assert errors[0].startswith("error: --palette and --color: expected --color style beside")
+  assert main([*arguments, "--output", "out.png"]) == 0
+  made = {"model": adain, "detail": command.DETAIL, "color": color}
+  expected = stylize(pixels("c/cat.png"), pixels("s/ink.png"), **made)
+  np.testing.assert_array_equal(pixels("out.png"), expected)
 
 
 def test_repeated_options_all_count(folder):
