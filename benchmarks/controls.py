@@ -19,6 +19,7 @@ import numpy as np
 from adaconv_jax import load_model, shipped_models
 from adaconv_jax.models.style_code import mix_codes
 from adaconv_jax.models.stylizer import Stylizer
+from adaconv_jax.ops.palette import match_palette, measure_palette
 from benchmarks.inputs import pictures
 from benchmarks.report import format_seconds, markdown
 from benchmarks.run import describe_machine
@@ -61,6 +62,9 @@ def table(name: str, size: int, count: int, rounds: int) -> list[list[str]]:
   def stylize(s: Stylizer, x: jax.Array, code: Any, *alpha: Any, **options: Any) -> jax.Array:
     return s.stylize(x, code, *alpha, **options)
 
+  def in_palette(s: Stylizer, x: jax.Array, code: Any, palette: jax.Array) -> jax.Array:
+    return match_palette(s.stylize(x, code), palette, 0.6)
+
   encode = program(lambda s, x: s.encode_content(x, for_alpha=False))
   cases = {
     f"{count} styles mixed": program(lambda s, x, c: s.stylize(x, mix_codes(c)), codes),
@@ -68,6 +72,7 @@ def table(name: str, size: int, count: int, rounds: int) -> list[list[str]]:
     "map of alpha": program(stylize, codes[0], everywhere / 2),
     "alpha 0.5": program(stylize, codes[0], half),
     "detail 0.5": program(lambda s, x, c, d: s.stylize(x, c, detail=d), codes[0], half),
+    "palette 0.6": program(in_palette, codes[0], measure_palette(content)),
     "color luminance": program(functools.partial(stylize, color="luminance"), codes[0]),
     "stroke 2": program(functools.partial(stylize, stroke=2), codes[0]),
     f"look size {size // 2}": program(functools.partial(stylize, look_size=size // 2), codes[0]),

@@ -6,6 +6,7 @@
 
 stylized.jpg            README's rows: photograph, painting, and what each model makes of them
 strength.jpg            AdaConv's pictures with more and more detail, and with more and more alpha
+palette.jpg             paintings, photographs, and AdaConv's pictures with more and more palette
 colors.jpg              the content's colors kept: not at all, by luminance, by matched styles
 mix.jpg                 four styles in the corners, and 5 x 5 mixes between them
 regions.jpg             a portrait with a painted background, and two styles side by side
@@ -49,6 +50,10 @@ SHEET_CONTENTS = ("astronaut", "palace", "cat", "coffee", "rocket")
 SHEET_STYLES = ("night", "woodblock", "mosaic", "ink", "glass", "wash", "facets")
 DETAIL_PAIR, DETAILS = ("astronaut", "facets"), (0.0, 0.3, 0.6, 1.0)
 ALPHA_PAIR, ALPHAS = ("cat", "night"), (0.0, 0.25, 0.5, 0.75, 1.0)
+PALETTE_PAIRS, PALETTES = (
+  (("cat", "night"), ("palace", "wash"), ("flower", "facets")),
+  (0.0, 0.6, 1.0),
+)
 COLOR_PAIRS = (("adaconv", "astronaut", "night"), ("adain", "coffee", "woodblock"))
 COLOR_SIZE = 320
 MIX_CONTENT, MIX_STYLES, MIX_STEPS = "palace", ("night", "mosaic", "ink", "woodblock"), 5
@@ -83,6 +88,7 @@ def main() -> None:
     "video.jpg": lambda models: video(models["adain"]),
     "stylized.jpg": readme_rows,
     "strength.jpg": lambda models: strength_rows(models["adaconv"]),
+    "palette.jpg": lambda models: palette_rows(models["adaconv"]),
     "colors.jpg": color_rows,
     "mix.jpg": lambda models: mix_square(models["adaconv"]),
     "regions.jpg": lambda models: region_row(models["adain"]),
@@ -152,6 +158,17 @@ def strength_rows(model: Stylizer) -> np.ndarray:
     rows.append(list(np.asarray(adaconv_jax.stylize(contents, painting, model=model, **weights))))
     if name == "detail":
       rows[-1].insert(0, photograph)
+  return images.contact_sheet(rows)
+
+
+def palette_rows(model: Stylizer) -> np.ndarray:
+  """Makes a row per pair: style, content, and the picture with more and more of the palette."""
+  rows = []
+  for pair in PALETTE_PAIRS:
+    content, style = squares(*pair, COLOR_SIZE)
+    contents, palette = np.stack([content] * len(PALETTES)), np.array(PALETTES, np.float32)
+    made = adaconv_jax.stylize(contents, style, model=model, detail=0.3, palette=palette)
+    rows.append([style, content, *np.asarray(made)])
   return images.contact_sheet(rows)
 
 

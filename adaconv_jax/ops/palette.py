@@ -17,7 +17,7 @@ from adaconv_jax.ops.adain import at_least_float32
 SHARES = 16
 # Colors are measured at up to twice as many pixels per side, spread evenly.
 _SAMPLES = 64
-# The steepest that a curve may be. Five follow each other, and a plain surface would show its grain.
+# The steepest that a curve may be: five follow each other, and plain surfaces would show grain.
 _STEEPEST = 1.5
 # Pixels that are moved at once, which bounds the memory.
 _AT_ONCE = 2**20

@@ -386,8 +386,8 @@ def _took(default: str, path: str | None) -> tuple[Any, Any, Any]:
 def first_wish(model: str, detail: float, palette: float) -> Wish:
   """Returns what the page asks for if nothing is changed; the arguments are those of `build`."""
   contents, styles = work.examples("content"), work.examples("style")
-  look = {"detail": detail, "palette": palette}
-  return Wish(contents[FIRST_CONTENT], styles[FIRST_STYLE], model, **look)
+  pictures = contents[FIRST_CONTENT], styles[FIRST_STYLE]
+  return Wish(*pictures, model, detail=detail, palette=palette)
 
 
 def launch(page: gr.Blocks, *, host: str, port: int, share: bool) -> str | None:
