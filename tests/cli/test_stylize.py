@@ -182,7 +182,7 @@ def test_pictures_of_many_sizes_are_compiled_once_per_bucket(folder, monkeypatch
 def test_a_picture_of_an_odd_size_becomes_what_stylize_makes(folder, adain, alpha, detail):
   odd_sizes("photos", (27, 38))
   odd_sizes("paintings", (59, 61))
-  arguments = ["--content", "photos", "--style", "paintings", "--alpha", alpha]
+  arguments = ["--content", "photos", "--style", "paintings", "--alpha", alpha, "--palette", "0"]
   assert main([*arguments, "--detail", detail, "--output", "out.png"]) == 0
   content, style = pixels("photos/27x38.png"), pixels("paintings/59x61.png")
   expected = stylize(content, style, model=adain, alpha=float(alpha), detail=float(detail))

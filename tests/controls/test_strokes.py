@@ -149,7 +149,18 @@ def test_the_command_makes_what_stylize_makes(adain, tmp_path, monkeypatch, opti
   monkeypatch.setattr(command, "load_model", lambda model, *, vgg_weights=None: adain)
   images.save("cat.png", CONTENT[:, :42])
   images.save("s.png", STYLE)
-  arguments = ["--content", "cat.png", "--style", "s.png", "--output", "out.png", "--detail", "0"]
+  arguments = [
+    "--content",
+    "cat.png",
+    "--style",
+    "s.png",
+    "--output",
+    "out.png",
+    "--detail",
+    "0",
+    "--palette",
+    "0",
+  ]
   assert command.main([*arguments, *options]) == 0
   content, style = (np.asarray(Image.open(name)) for name in ("cat.png", "s.png"))
   expected = stylize(content, style, model=adain, stroke=2)
