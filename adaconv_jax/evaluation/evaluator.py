@@ -204,7 +204,7 @@ def _painter(
   stylizer: Stylizer, styles: Sequence[jax.Array], alpha: float, detail: float, palette: float
 ) -> _Painter:
   codes = [_encode_style(stylizer, style) for style in styles]
-  palettes = [_measure_palette(style) for style in styles]
+  palettes = [_measure_palette(style) if palette else None for style in styles]
   look = {"alpha": alpha, "detail": detail, "palette": palette}
 
   def painter(content: jax.Array) -> Callable[[int], jax.Array]:
@@ -251,14 +251,14 @@ def _render(
   stylizer: Stylizer,
   content_code: ContentCode,
   style_code: StyleCode,
-  style_palette: jax.Array,
+  style_palette: jax.Array | None,
   *,
   alpha: float,
   detail: float,
   palette: float,
 ) -> jax.Array:
   pictures = stylizer.render(content_code, style_code, alpha, detail=detail)
-  if palette:
+  if style_palette is not None:
     pictures = match_palette(pictures, style_palette, alpha * palette)
   return pictures[0]
 

@@ -282,19 +282,21 @@ class Studio:
     yield "2 of 3: looking at the style"
     codes: list[StyleCode] = []
     palettes: list[jax.Array] = []
+    toward = palette_weight(wish.palette, wish.color) if wish.color == "style" else None
     for style in styles:
       fitted, style_extent = in_bucket(stylizer, style)
       if wish.color == "match":
         fitted = match(fitted, code.pictures, style_extent, code.extent)
       codes.append(encode(stylizer, fitted, style_extent))
-      palettes.append(palette_of(fitted, style_extent))
+      if toward is not None:
+        palettes.append(palette_of(fitted, style_extent))
     weights = None if len(codes) == 1 else (1 - wish.share, wish.share)
     mixed = mix(codes, weights)
     jax.block_until_ready(mixed)
     yield "3 of 3: painting"
     detail = detail_weight(wish.detail)
     made = render_encoded(stylizer, code, mixed, alpha, detail, None, in_render(wish.color))
-    if wish.color == "style" and (toward := palette_weight(wish.palette, wish.color)) is not None:
+    if toward is not None:
       made = in_palette(made, palettes, toward, weights, None, alpha, code.extent)
     yield images.to_uint8(out_of_bucket(code, made))
 
