@@ -188,7 +188,10 @@ def tpu_devices(tpu: Slice) -> Sequence[Any]:
   }
   jax.config.update("jax_platforms", "cpu")  # it read the environment when it was imported
   # Otherwise each of the two cores of a v4 chip is a device.
-  options = {"chip_config_name": "megacore"} if tpu.kind == "v4" else {}
+  options: dict[str, Any] = {"chip_config_name": "megacore"} if tpu.kind == "v4" else {}
+  # By default a host has 2 x 2 x 1, of which a slice of one chip is no multiple.
+  width, height = map(int, tpu.shape.split("x")[:2])
+  options["chips_per_host_bounds"] = (math.gcd(width, 2), math.gcd(height, 2), 1)
   try:
     return topologies.get_topology_desc(str(tpu), platform="tpu", **options).devices
   except jax.errors.JaxRuntimeError as error:

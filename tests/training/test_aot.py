@@ -62,7 +62,9 @@ def test_the_sizes_of_slices_are_named_where_there_is_none_of_this_size(text, si
     aot.Slice.parse(text)
 
 
-@pytest.mark.parametrize("text", ["v4-8", "v5litepod-4", "v5p-8", "v6e-8"])
+@pytest.mark.parametrize(
+  "text", ["v4-8", "v5litepod-1", "v5litepod-4", "v5p-8", "v6e-1", "v6e-8", "v5e:1x2"]
+)
 def test_the_compiler_has_one_device_per_chip(text):
   pytest.importorskip("libtpu")
   code = f"""
