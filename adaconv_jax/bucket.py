@@ -22,6 +22,9 @@ import errno
 import importlib.util
 import io
 import logging
+import os
+import re
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -40,6 +43,18 @@ LOG_IN = {
   "role Storage Object Admin for the bucket",
   "s3": "run `aws configure`, or give this machine a role that may use the bucket",
 }
+# Names of buckets, https://cloud.google.com/storage/docs/buckets#naming: 3 to 63 characters, or
+# with dots up to 222, in parts of at most 63, but no IP address. Other stores have other rules.
+_GS_BUCKET = re.compile(r"(?!(?:\d+\.){3}\d+$)(?!.{223})(?=.{3})[a-z0-9](?:[a-z0-9_.-]*[a-z0-9])?")
+_GS_PART = 63
+# Bytes of an object's name, https://cloud.google.com/storage/docs/objects#naming.
+_NAME_BYTES = 1024
+# The status of a part that begins behind the end of a file.
+_BEHIND_THE_END = "416"
+# Errors of a disk that takes nothing more.
+_FULL = (errno.ENOSPC, errno.EFBIG, errno.EROFS, getattr(errno, "EDQUOT", errno.ENOSPC))
+# Statuses of requests that may succeed later; others of 400 to 499 are not repeated.
+_LATER = ("401", "408", "429", "499")
 # Seconds without a byte, after which a request is repeated.
 CONNECT_SECONDS, READ_SECONDS = 20, 60
 # Bytes of one request of a file that is read in parts.
@@ -60,14 +75,50 @@ def check(uri: str, scheme: str) -> None:
   if scheme not in PACKAGES:
     known = ", ".join(f"{name}://" for name in PACKAGES)
     raise ValueError(f"{uri}: expected a local path or one of {known}, got {scheme}://")
-  if not uri.removeprefix(f"{scheme}://").partition("/")[0]:
+  bucket, _, name = uri.removeprefix(f"{scheme}://").partition("/")
+  if not bucket:
     raise ValueError(f"{uri}: expected {scheme}://BUCKET/..., got no bucket")
+  if scheme == "gs" and not _is_bucket_of_google(bucket):
+    raise ValueError(
+      f"{uri}: expected the name of a bucket, 3 to 63 lowercase letters, digits, '-', '_' and '.', "
+      f"with a letter or digit at both ends, got {bucket!r}"
+    )
+  _check_name(uri, name)
   package = PACKAGES[scheme]
   if importlib.util.find_spec(package) is None:
     install = INSTALL.get(scheme, f"pip install {package}")
     raise MissingExtra(
       f"{uri}: {scheme}:// needs the package {package}, which is missing: {install}"
     )
+
+
+def _is_bucket_of_google(name: str) -> bool:
+  parts = name.split(".")
+  longest = max(map(len, parts))
+  return bool(_GS_BUCKET.fullmatch(name)) and all(parts) and longest <= _GS_PART
+
+
+def _check_name(uri: str, name: str) -> None:
+  """Checks the part of a URI behind the bucket.
+
+  Raises:
+    ValueError: no object can have this name, or it does not mean what it would on a disk.
+  """
+  if ".." in name.split("/"):
+    raise ValueError(
+      f"{uri}: expected a path without '..', which a bucket does not know; write the path that is "
+      "meant"
+    )
+  try:
+    length = len(name.encode())
+  except UnicodeEncodeError:
+    raise ValueError(
+      f"{uri}: expected a name in UTF-8, because buckets have no others; rename it"
+    ) from None
+  if length > _NAME_BYTES:
+    raise ValueError(f"{uri[:80]}...: expected at most {_NAME_BYTES} bytes of name, got {length}")
+  if "\r" in name or "\n" in name:
+    raise ValueError(f"{uri!r}: expected a name without line breaks, which buckets do not take")
 
 
 def _file_system(scheme: str) -> Any:
@@ -79,10 +130,11 @@ def _file_system(scheme: str) -> Any:
   if scheme == "gs":
     import aiohttp  # pyright: ignore[reportMissingImports]
 
-    # Where we report an error, we raise it. gcsfs would write it with a traceback, too.
-    logger = logging.getLogger("gcsfs")
-    if logger.level == logging.NOTSET:
-      logger.setLevel(logging.CRITICAL)
+    # Where we report an error, we raise it. These would write it with a traceback, too.
+    for name in ("gcsfs", "fsspec"):
+      logger = logging.getLogger(name)
+      if logger.level == logging.NOTSET:
+        logger.setLevel(logging.CRITICAL)
     # Without a limit, a bucket that takes a request and never answers would stop everything.
     options["requests_timeout"] = aiohttp.ClientTimeout(
       sock_connect=CONNECT_SECONDS, sock_read=READ_SECONDS
@@ -101,7 +153,13 @@ def _explained(error: Exception, uri: str) -> OSError:
     return FileNotFoundError(errno.ENOENT, "no such file in the bucket, or no such bucket", uri)
   if isinstance(error, FileExistsError):
     return FileExistsError(errno.EEXIST, "exists already", uri)
-  code = str(getattr(error, "code", None) or getattr(error, "status", None) or "")
+  if isinstance(error, UnicodeError):
+    return OSError(errno.EILSEQ, "expected a name in UTF-8, because buckets have no others", uri)
+  number = error.errno if type(error) is OSError else None
+  if number is not None and number in _FULL:  # of a copy on this machine
+    where = getattr(error, "filename", None) or tempfile.gettempdir()
+    return OSError(number, f"{os.strerror(number)}; it takes a copy of {uri}", where)
+  code = _code(error)
   reason = " ".join(str(error).split()) or type(error).__name__
   reason = reason if len(reason) <= 200 else f"{reason[:200]} ..."
   credentials = type(error).__name__ in (
@@ -114,10 +172,18 @@ def _explained(error: Exception, uri: str) -> OSError:
     return PermissionError(f"{uri}: access is refused; {way_out} ({reason})")
   if isinstance(error, IsADirectoryError | NotADirectoryError):
     return error
+  # gcsfs has a ValueError for some of them.
+  if isinstance(error, ValueError) or (code.startswith("4") and code not in _LATER):
+    return OSError(f"{uri}: the bucket refuses the request ({reason}); check the path")
   return ConnectionError(
     f"{uri}: the bucket does not answer as it should ({type(error).__name__}: {reason}); what is "
     "in it is unchanged, so rerun the same command later"
   )
+
+
+def _code(error: BaseException | None) -> str:
+  """Returns the status of the answer that an error is of; "" if there is none."""
+  return str(getattr(error, "code", None) or getattr(error, "status", None) or "")
 
 
 @contextlib.contextmanager
@@ -184,8 +250,7 @@ class RemotePath(PosixGPath):
       return ()
     if info.get("type") == "directory":
       return tuple(sorted(path.name for path in self.iterdir()))
-    names = ("generation", "etag", "ETag", "mtime", "LastModified", "size")
-    return tuple(str(info[name]) for name in names if name in info)
+    return _version(info)
 
   def iterdir(self) -> Iterator[Any]:
     """Yields what is in a folder."""
@@ -195,19 +260,29 @@ class RemotePath(PosixGPath):
 
   def find(self) -> dict[str, int]:
     """Returns the files in this folder and below it: their names from here on, and sizes."""
+    return {name: int(info["size"]) for name, info in self._listed().items()}
+
+  def versions(self) -> dict[str, tuple[str, ...]]:
+    """Returns the files as `find` does, each with what changes when it is written."""
+    return {name: _version(info) for name, info in self._listed().items()}
+
+  def _listed(self) -> dict[str, dict[str, Any]]:
     found = self._run(self._fs.find, str(self), detail=True)
     names = {key.removeprefix(f"{self._key}/"): info for key, info in found.items()}
-    return {
-      name: int(info["size"]) for name, info in names.items() if name and not name.endswith("/")
-    }
+    return {name: info for name, info in names.items() if name and not name.endswith("/")}
 
   @property
   def _key(self) -> str:
     return str(self).partition("://")[2].rstrip("/")
 
   def read_part(self, start: int | None, end: int | None) -> bytes:
-    """Reads the bytes from `start` to before `end`, in one request if they are few."""
-    return self._run(self._fs.cat_file, str(self), start=start, end=end)
+    """Reads the bytes from `start` to before `end`, or to where the file ends, in one request."""
+    try:
+      return self._run(self._fs.cat_file, str(self), start=start, end=end)
+    except OSError as error:
+      if _code(error.__cause__) == _BEHIND_THE_END:
+        return b""
+      raise
 
   def read_bytes(self) -> bytes:
     """Reads a whole file."""
@@ -289,6 +364,11 @@ class RemotePath(PosixGPath):
   def absolute(self) -> "RemotePath":
     """Returns the path itself."""
     return self
+
+
+def _version(info: dict[str, Any]) -> tuple[str, ...]:
+  names = ("generation", "etag", "ETag", "mtime", "LastModified", "size")
+  return tuple(str(info[name]) for name in names if name in info)
 
 
 class _Parts(io.RawIOBase):

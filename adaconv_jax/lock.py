@@ -173,7 +173,8 @@ class _Lease:
     self._thread.start()
 
   def _create(self) -> None:
-    self._path.create(self._content())
+    with contextlib.suppress(FileExistsError):  # maybe this one: its answer was lost
+      self._path.create(self._content())
     if (self._read() or {}).get("id") != self._id:
       raise FileExistsError(errno.EEXIST, "another process was faster", str(self._path))
 

@@ -1,6 +1,7 @@
 """A Cloud Storage emulator on this machine, with requests that can be counted and made to fail."""
 
 import contextlib
+import io
 import json
 import os
 import re
@@ -16,6 +17,9 @@ import pytest
 os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
 
 BUCKET = "runs"
+# Faults of the connection, beside answers with a status: it ends before the request is done, after
+# that without an answer, or in the middle of the answer.
+CUT, LOST, HALF = -1, -2, -3
 
 
 class Bucket:
@@ -24,7 +28,8 @@ class Bucket:
   Attributes:
     url: the emulator's address.
     requests: method and path of every request.
-    fault: called with method and path before each request; a status that it returns is the answer.
+    fault: called with method and path before each request; a status that it returns is the answer,
+      and `CUT`, `LOST` or `HALF` is what becomes of it.
     stopped: within it nothing listens at the address; after it the bucket is as it was.
   """
 
@@ -90,19 +95,37 @@ def emulator() -> Iterator[Bucket]:
       status = bucket.fault(method, handler.path)
       # A client that was killed, or does not want the rest.
       with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        if status in (LOST, HALF):
+          return self._cut_off(method, whole=status == LOST)
         if status is not None:
           handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
-          return self._answer(status)
-        if method == "DELETE" and "upload_id=" in handler.path:  # which the emulator does not know
-          return self._answer(200)
-        self._spell_out_range()
-        if "ifGenerationMatch=0" in handler.path:
-          handler.storage = OnlyNew(handler.storage)
-        try:
-          return super().handle(method)
-        except FileExistsError:
-          return self._answer(412)
+          return None if status == CUT else self._answer(status)
+        return self._do(method)
       return None
+
+    def _cut_off(self, method, *, whole):
+      """Does what is asked, and ends the connection before its answer or half way."""
+      handler = self._request_handler
+      stream, handler.wfile = handler.wfile, io.BytesIO()
+      try:
+        self._do(method)
+        answer = handler.wfile.getvalue()
+      finally:
+        handler.wfile = stream
+      head = answer.find(b"\r\n\r\n") + 4
+      stream.write(b"" if whole else answer[: (head + len(answer)) // 2])
+
+    def _do(self, method):
+      handler = self._request_handler
+      if method == "DELETE" and "upload_id=" in handler.path:  # which the emulator does not know
+        return self._answer(200)
+      self._spell_out_range()
+      if "ifGenerationMatch=0" in handler.path:
+        handler.storage = OnlyNew(handler.storage)
+      try:
+        return super().handle(method)
+      except FileExistsError:
+        return self._answer(412)
 
     def _answer(self, status):
       handler = self._request_handler

@@ -11,9 +11,10 @@ import time
 from pathlib import Path
 
 import pytest
-from buckets import emulator, in_environment
+from buckets import CUT, HALF, LOST, emulator, in_environment
+from processes import full_disk
 
-from adaconv_jax import compilation, files
+from adaconv_jax import compilation, files, lock
 from adaconv_jax.files import expand, files_below, local_copy, read_json, replacing, sha256
 
 
@@ -202,11 +203,99 @@ def test_a_process_that_is_killed_during_an_upload_leaves_the_earlier_file(bucke
     ("gs://", "^gs://: expected gs://BUCKET/..., got no bucket$"),
     ("gs:///", "got no bucket$"),
     ("gs:///folder/x", "^gs:///folder/x: expected gs://BUCKET/..., got no bucket$"),
+    ("gs://My-Bucket/x", "^gs://My-Bucket/x: expected the name of a bucket, 3 to 63 lower.*, got"),
+    ("gs://ab/x", "expected the name of a bucket, .* got 'ab'$"),
+    ("gs://-ab/x", "expected the name of a bucket"),
+    ("gs://a b c/x", "expected the name of a bucket"),
+    ("gs://abc..d/x", "expected the name of a bucket"),
+    ("gs://192.168.5.4/x", "expected the name of a bucket"),
+    (f"gs://{'a' * 64}/x", "expected the name of a bucket"),
+    (f"gs://{'.'.join(['a' * 63] * 4)}/x", "expected the name of a bucket"),
+    ("gs://runs/a/../b", r"^gs://runs/a/../b: expected a path without '\.\.'.*write the path"),
+    ("gs://runs/..", r"expected a path without '\.\.'"),
+    (f"gs://runs/{'é' * 513}", "expected at most 1024 bytes of name, got 1026$"),
+    ("gs://runs/\udcff", "expected a name in UTF-8"),
+    ("gs://runs/a\nb", "expected a name without line breaks"),
   ],
 )
 def test_a_path_of_an_unknown_kind_is_refused_in_one_line(uri, message):
   with pytest.raises(ValueError, match=message):
     expand(uri)
+
+
+@pytest.mark.parametrize("bucket", ["abc", "0a-b_c", "a" * 63, "example.com", "a" * 63 + ".b"])
+def test_names_that_a_bucket_may_have_are_taken(bucket):
+  for name in ("", "/a..b/...", "/.hidden", f"/{'é' * 512}"):
+    assert str(expand(f"gs://{bucket}{name}")) == f"gs://{bucket}{name}"
+
+
+@pytest.mark.parametrize("fault", [CUT, LOST, HALF, 408, 429, 500, 502, 503, 504])
+def test_a_request_that_fails_once_is_repeated_and_has_its_effect_once(
+  bucket, folder, fault, monkeypatch, tmp_path
+):
+  no_waiting(monkeypatch)
+  (tmp_path / "local").write_bytes(b"new")
+
+  def once(action):
+    left = [fault]
+    bucket.fault = lambda method, url: left.pop() if left else None
+    try:
+      return action()
+    finally:
+      bucket.fault = lambda method, url: None
+      assert not left
+
+  path = folder / "x"
+  path.write_bytes(b"old" * 1000)
+  assert once(path.read_bytes) == b"old" * 1000
+  assert once(lambda: path.read_part(3, 9)) == b"oldold"
+  assert once(path.size) == 3000 and once(path.exists)
+  assert once(folder.find) == {"x": 3000}
+  assert [found.name for found in once(lambda: list(folder.iterdir()))] == ["x"]
+  once(lambda: path.download(tmp_path / "copy"))
+  assert (tmp_path / "copy").read_bytes() == b"old" * 1000
+  once(lambda: path.write_bytes(b"new"))
+  assert path.read_bytes() == b"new"
+  once(lambda: path.copy_to(folder / "y"))
+  once(lambda: (folder / "z").upload(tmp_path / "local", create=True))
+  assert (folder / "y").read_bytes() == (folder / "z").read_bytes() == b"new"
+  once(lambda: path.unlink(missing_ok=True))
+  assert sorted(folder.find()) == ["y", "z"]
+
+
+@pytest.mark.parametrize("fault", [CUT, LOST, HALF, 503])
+def test_a_lock_is_ours_though_the_answer_was_lost(bucket, folder, fault, monkeypatch):
+  no_waiting(monkeypatch)
+  for number in range(3):  # the requests that take it
+    left = [None] * number + [fault]
+    bucket.fault = lambda method, url, left=left: left.pop(0) if left else None
+    with lock.locked(folder) as still_ours:
+      assert not left
+      still_ours()
+    assert not (folder / lock.NAME).exists()
+
+
+def test_a_request_that_is_refused_is_no_bucket_that_does_not_answer(bucket, folder):
+  before = len(bucket.requests)
+  with bucket.failing(400), pytest.raises(OSError, match="refuses the request.*check the") as it:
+    (folder / "x").read_bytes()
+  assert not isinstance(it.value, ConnectionError) and "\n" not in str(it.value)
+  assert len(bucket.requests) == before + 1
+  with pytest.raises(OSError, match="expected a name in UTF-8"):
+    (folder / "\udcff").exists()
+
+
+def test_a_part_behind_the_end_of_a_file_is_empty(bucket, folder):
+  (folder / "x").write_bytes(b"12345")
+  with bucket.failing(416, only="alt=media"):  # as Cloud Storage answers, unlike the emulator
+    assert (folder / "x").read_part(100, 200) == b""
+
+
+def test_a_full_disk_is_none_of_the_bucket_s_errors(folder, tmp_path):
+  (folder / "x").write_bytes(b"12345")
+  with full_disk(), pytest.raises(OSError, match="too large; it takes a copy of gs://runs") as it:
+    (folder / "x").download(tmp_path / "x")
+  assert not isinstance(it.value, ConnectionError) and "gs://" not in it.value.filename
 
 
 def test_a_missing_package_is_refused_in_one_line(monkeypatch):
