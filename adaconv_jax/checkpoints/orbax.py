@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import logging
 from collections.abc import Callable, Container, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 # How often TensorStore repeats a request that a bucket does not answer, after pauses of 1, 2, 4 ...
 # 32 seconds, a minute together. Its own limit is 32, a quarter of an hour, for every request.
 RETRIES = 6
+# How often a checkpoint in a bucket is read before it counts as damaged.
+_ATTEMPTS = 2
 # Where TensorStore, which Orbax writes with, can write, besides disks.
 STORES = ("gs", "s3")
 _AVERAGED, _HEALTH = "averaged", "health"
@@ -106,9 +108,10 @@ class Checkpoints:
         step_name_format=_Without(self._odd),  # pyright: ignore[reportArgumentType]
         cleanup_tmp_directories=not read_only,
       )
-    except OSError:
-      raise
     except Exception as error:
+      self._ask_bucket()
+      if isinstance(error, OSError):
+        raise
       raise CheckpointError(
         f"the checkpoints in {self._directory} cannot be opened: {_first_line(error)}"
       ) from error
@@ -226,36 +229,63 @@ class Checkpoints:
     for each in sorted({*self.steps(), *self._odd}, reverse=True):
       if step not in (None, each):
         continue
-      try:
-        if each in self._odd:
-          raise ValueError(self._odd[each])
-        # The `custom_metadata` of `checkpoints` are always None; only this call reads them.
-        metadata: Any = self._checkpointer.checkpointables_metadata(each)
-        digests = (metadata.custom_metadata or {}).get("sha256", {})
-        _check_step(each, digests)
-        template = wanted({name.split("'")[1] for name in digests})
-        _check_parts(template, digests)
-        abstract = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), template)
-        # One item per call: what Orbax has begun to read of others it leaves behind at an error.
-        items = {
-          name: self._checkpointer.load_checkpointables(each, {name: item})[name]
-          for name, item in abstract.items()
-        }
-        items = jax.tree.map(np.asarray, items)
-        _verify(items, template, digests)
-      except MemoryError:
-        raise  # does not mean that the checkpoint is damaged
-      except Exception as error:  # a damaged file can make the readers raise anything
-        reasons.append(f"step {each}: {_first_line(error)}")
-        log.warning("checkpoint of %s in %s is unusable", reasons[-1], self._directory)
-        continue
-      return items, each
+      reason = ""
+      for _ in range(_ATTEMPTS if is_remote(self._directory) else 1):
+        try:
+          return self._load(each, wanted), each
+        except MemoryError:
+          raise  # does not mean that the checkpoint is damaged
+        except Exception as error:  # a damaged file can make the readers raise anything
+          self._ask_bucket(each)
+          reason = f"step {each}: {_first_line(error)}"
+      reasons.append(reason)
+      log.warning("checkpoint of %s in %s is unusable", reason, self._directory)
     if reasons:
       raise CheckpointError(
         f"no usable checkpoint in {self._directory}: {'; '.join(reasons)}. If config.model or "
         "config.optimizer changed, use another workdir; to start over, delete the folder."
       )
     return None
+
+  def _load(self, step: int, wanted: Callable[[set[str]], Items]) -> Items:
+    """Reads and verifies items of a checkpoint; raises anything if it is damaged."""
+    if step in self._odd:
+      raise ValueError(self._odd[step])
+    # The `custom_metadata` of `checkpoints` are always None; only this call reads them.
+    metadata: Any = self._checkpointer.checkpointables_metadata(step)
+    digests = (metadata.custom_metadata or {}).get("sha256", {})
+    _check_step(step, digests)
+    template = wanted({name.split("'")[1] for name in digests})
+    _check_parts(template, digests)
+    abstract = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), template)
+    # One item per call: what Orbax has begun to read of others it leaves behind at an error.
+    items = {
+      name: self._checkpointer.load_checkpointables(step, {name: item})[name]
+      for name, item in abstract.items()
+    }
+    items = jax.tree.map(np.asarray, items)
+    _verify(items, template, digests)
+    return items
+
+  def _ask_bucket(self, step: int | None = None) -> None:
+    """Raises if the bucket cannot be used now: then an error says nothing of the checkpoints.
+
+    What Orbax raises then may be any error: it takes a refused request for a file that is missing.
+
+    Args:
+      step: of which to ask for a byte of every file, too.
+
+    Raises:
+      ConnectionError: the bucket does not answer.
+      PermissionError: it refuses access.
+    """
+    directory: Any = self._directory
+    if is_remote(directory):
+      folder = directory if step is None else directory / str(step)
+      names = folder.find()
+      for name in names if step is not None else ():
+        with suppress(FileNotFoundError):
+          (folder / name).read_part(0, 1)
 
   def _set_aside(self, steps: list[int]) -> None:
     """Renames unusable checkpoints to `STEP.damaged`."""
@@ -363,6 +393,8 @@ def _metadata_fault(path: Path) -> str | None:
   except FileNotFoundError:
     return None  # which makes the checkpoint unusable, but not the others
   except (OSError, ValueError) as error:
+    if is_remote(path) and isinstance(error, ConnectionError | PermissionError):
+      raise  # says nothing of the checkpoint
     reason = error.strerror or error if isinstance(error, OSError) else error
     return f"{_METADATA}: {str(reason).removeprefix(f'{path}: ')}"
   if not isinstance(metadata, dict):
