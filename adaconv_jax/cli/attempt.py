@@ -34,9 +34,14 @@ def attempt(
     action: what to do.
     *args: its arguments.
     memory_hint: the options of which smaller values need less memory.
+
+  Raises:
+    ConnectionError: a bucket does not answer. Every other picture would wait for it as long.
   """
   try:
     return action(*args)
+  except ConnectionError:
+    raise
   except ImageError as error:
     reason = str(error).removeprefix(f"{name}: ")
   except OSError as error:

@@ -81,8 +81,8 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "adaconv evaluate") -
     prog: what help and errors call it.
 
   Returns:
-    0 when everything is done, 1 when some pictures failed, 2 when the arguments or a model are
-    wrong and nothing was done, 130 after Ctrl-C.
+    0 when everything is done, 1 when some pictures failed or a bucket stopped answering, 2 when
+    the arguments or a model are wrong and nothing was done, 130 after Ctrl-C.
   """
   args = _parser(prog).parse_args(argv)
   with contextlib.ExitStack() as stack:
@@ -115,6 +115,9 @@ def _evaluate(args: argparse.Namespace, out: Path, stack: contextlib.ExitStack) 
       results = _run(
         models, network, contents, styles, pairs, out, look, score_faces=faces is not None
       )
+  except ConnectionError as error:
+    report(f"error: {described(error)}")
+    return EXIT_SOME_FAILED
   except KeyboardInterrupt:
     print("interrupted; the sheets written so far are whole", file=sys.stderr)
     return EXIT_INTERRUPTED

@@ -48,8 +48,8 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "adaconv stylize") ->
     prog: what help and errors call it.
 
   Returns:
-    0 when everything is done, 1 when some pairs failed, 2 when the arguments or the model are
-    wrong and nothing was done, 130 after Ctrl-C.
+    0 when everything is done, 1 when some pairs failed or a bucket stopped answering, 2 when the
+    arguments or the model are wrong and nothing was done, 130 after Ctrl-C.
   """
   args = _parser(prog).parse_args(argv)
   try:
@@ -77,6 +77,9 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "adaconv stylize") ->
       quality=args.quality,
       overwrite=args.overwrite,
     )
+  except ConnectionError as error:
+    report(f"error: {described(error)}")
+    return EXIT_SOME_FAILED
   except KeyboardInterrupt:
     print("interrupted; what is written so far is whole", file=sys.stderr)
     return EXIT_INTERRUPTED
