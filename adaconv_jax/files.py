@@ -25,7 +25,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from io import BufferedReader
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
@@ -261,6 +261,26 @@ def version_of(path: Path) -> Any:
   if is_remote(path):
     return path.version() or None
   return path.stat().st_mtime_ns if path.exists() else None
+
+
+def versions_below(folder: Path, names: Sequence[str]) -> list[str | None]:
+  """Returns what changes when these files in a folder are written; None for one that is not there.
+
+  On a disk this is the time of the last change, also of those that set the time of writing back. In
+  a bucket one request lists a thousand.
+  """
+  if is_remote(folder):
+    found = folder.versions()
+    return ["-".join(found[name]) if name in found else None for name in names]
+
+  def version(name: str) -> str | None:
+    try:
+      status = (folder / name).stat()
+    except (OSError, ValueError):
+      return None
+    return f"{status.st_mtime_ns}-{status.st_ctime_ns}"
+
+  return [version(name) for name in names]
 
 
 def files_below(folder: Path) -> dict[str, int | None]:

@@ -7,11 +7,12 @@ import subprocess
 import time
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from bucket_run import CONVOLUTIONS, bucket_config
-from buckets import emulator, in_environment
+from buckets import CUT, HALF, emulator, in_environment
 from processes import end, free_address, wait_until
 from processes import start as start_program
 from small_models import small_stylizer
@@ -23,6 +24,7 @@ from adaconv_jax.checkpoints.orbax import Checkpoints
 from adaconv_jax.checkpoints.record import History, check_checkpoints, newest_step
 from adaconv_jax.cli import export, pack, stylize
 from adaconv_jax.cli.train import FAILURES
+from adaconv_jax.data.manifest import Images, scan
 from adaconv_jax.data.packed import PackedSource
 from adaconv_jax.data.sources import open_source
 from adaconv_jax.files import expand, files_below
@@ -321,6 +323,181 @@ def test_a_packed_set_in_a_bucket_is_the_one_on_a_disk(bucket, tmp_path):
   remote, local = (open_source(str(x), role="content") for x in (folder, tmp_path))
   assert isinstance(remote, PackedSource) and len(remote) == 5
   assert [remote[index] for index in range(5)] == [local[index] for index in range(5)]
+
+
+def without_waiting(monkeypatch):
+  """Lets gcsfs repeat its requests without pauses, and TensorStore only once."""
+  import asyncio
+
+  from orbax.checkpoint._src.serialization import tensorstore_utils
+
+  monkeypatch.setattr("gcsfs.retry.asyncio.sleep", lambda _, real=asyncio.sleep: real(0))
+  for name in ("_BASE_TS_CONTEXT", "_DEFAULT_OCDBT_TS_CONTEXT"):
+    context = getattr(tensorstore_utils, name)
+    monkeypatch.setitem(context, "gcs_request_retries", {"max_retries": 1})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("status", [503, CUT])
+def test_a_bucket_that_is_lost_while_pictures_are_made_ends_the_command_and_it_goes_on_later(
+  bucket, monkeypatch, capsys, status
+):
+  """Not every picture waits for half a minute, and fails for itself."""
+  without_waiting(monkeypatch)
+  save_bundle(small_stylizer("adain"), "gs://runs/models/small.safetensors")
+  out = expand(f"gs://runs/lost-{status}")
+  command = [f"--content={DATA}/content", f"--style={DATA}/style/1.png", f"--output={out}/"]
+  command += ["--model=gs://runs/models/small.safetensors", "--size=64"]
+  uploaded, after = [], []
+
+  def fault(method, url):
+    if uploaded:
+      after.append(url)
+      return status
+    if method == "POST":
+      uploaded.append(url)
+    return None
+
+  bucket.fault = fault
+  try:
+    assert stylize.main(command) == 1
+  finally:
+    bucket.fault = lambda *_: None
+  (line,) = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
+  assert line.startswith("error: gs://runs/") and line.endswith("rerun the same command later")
+  assert {
+    url for url in after if "content%2F1.png" not in url and "content/1.png" not in url
+  } == set()
+  assert sorted(files_below(out)) == ["0--1.png"]
+  assert stylize.main(command) == 0
+  assert len(files_below(out)) == 5
+  assert images.load(out / "0--1.png").shape == (64, 64, 3)
+
+
+def saved(workdir: Path, *steps: int) -> TrainState:
+  """Saves checkpoints, and returns the shapes of one."""
+  for step in steps:
+    state = TrainState(jnp.asarray(step), {"kernel": np.full((500, 3), step, np.float32)}, ())
+    with Checkpoints(workdir, keep_last=len(steps)) as checkpoints:
+      checkpoints.save(state)
+      checkpoints.wait()
+  return jax.eval_shape(lambda: state)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("status", [403, 503])
+@pytest.mark.parametrize("only", ["", "_CHECKPOINT_METADATA", "params%2F_METADATA", "%2Fd%2F"])
+def test_a_bucket_that_fails_while_a_run_resumes_damages_no_checkpoint(
+  bucket, monkeypatch, status, only
+):
+  without_waiting(monkeypatch)
+  workdir = expand(f"gs://runs/resumes-{status}-{len(only)}")
+  shapes = saved(workdir, 2, 4)
+  kind = {403: "access is refused", 503: "rerun the same command later"}[status]
+  with bucket.failing(status, only=only), pytest.raises(OSError) as failed:
+    with Checkpoints(workdir) as checkpoints:
+      checkpoints.restore(shapes)
+  assert kind in str(failed.value) and "gs://runs/" in str(failed.value)
+  assert "delete" not in str(failed.value) and "\n" not in str(failed.value)
+  assert sorted(path.name for path in (workdir / "checkpoints").iterdir()) == ["2", "4"]
+  with Checkpoints(workdir) as checkpoints:
+    restored = checkpoints.restore(shapes)
+  assert restored is not None and int(restored.step) == 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("status", [503, CUT, HALF])
+def test_a_checkpoint_that_could_not_be_read_for_a_moment_is_read_again(
+  bucket, monkeypatch, status
+):
+  without_waiting(monkeypatch)
+  workdir = expand(f"gs://runs/moment-{status}")
+  shapes = saved(workdir, 2, 4)
+  left = [status] * 8  # more than one library repeats
+  bucket.fault = lambda method, url: (
+    left.pop() if left and "%2F4%2F" in url and ("ocdbt" in url or "%2Fd%2F" in url) else None
+  )
+  try:
+    with Checkpoints(workdir) as checkpoints:
+      restored = checkpoints.restore(shapes)
+  finally:
+    bucket.fault = lambda *_: None
+  assert restored is not None and int(restored.step) == 4
+  assert sorted(path.name for path in (workdir / "checkpoints").iterdir()) == ["2", "4"]
+
+
+def test_a_bucket_that_does_not_answer_is_no_image_that_was_changed(bucket, monkeypatch):
+  without_waiting(monkeypatch)
+  source = open_source(f"{DATA}/content", role="content")
+  manifest = scan(source, role="content", min_size=1)
+  with bucket.failing(503, only="alt=media"):
+    with pytest.raises(ConnectionError, match="rerun the same command later$"):
+      Images(manifest, allowed_broken=5)
+
+
+def test_a_packed_set_in_a_bucket_that_is_damaged_is_one_line(bucket, capsys):
+  out = expand("gs://runs/damaged-set")
+  arguments = [f"--input={DATA}/content", f"--output={out}", "--size=64"]
+  assert pack.main(arguments) == 0
+  manifest = scan(open_source(str(out), role="content"), role="content", min_size=1)
+  shard = out / "images-00000.array_record"
+  data = shard.read_bytes()
+  shard.write_bytes(data[:500])
+  with pytest.raises(
+    ValueError, match=r"config.data.content: .*array_record: ends before .*; rest"
+  ):
+    Images(manifest)
+  shard.unlink()
+  with pytest.raises(ValueError, match=r"images-00000.array_record is missing; restore it"):
+    Images(manifest)
+  capsys.readouterr()
+  assert pack.main(arguments) == 2
+  (line,) = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
+  assert "gs://runs/damaged-set: damaged" in line and "delete this one to pack" in line
+  (out / "packed.json").write_text("")
+  with pytest.raises(ValueError, match=r"gs://.*packed.json: not whole or not JSON.*pack the im"):
+    open_source(str(out), role="content")
+
+
+def test_an_image_in_a_bucket_that_was_changed_since_it_was_packed_is_noticed(bucket, capsys):
+  source, out = expand("gs://runs/photos"), "gs://runs/of-photos"
+  names = files_below(expand(f"{DATA}/content"))
+  first = (expand(f"{DATA}/content") / min(names)).read_bytes()
+  for name in names:
+    (source / name).write_bytes((expand(f"{DATA}/content") / name).read_bytes())
+  arguments = [f"--input={source}", f"--output={out}", "--size=64"]
+  assert pack.main(arguments) == 0
+  before = len(bucket.requests)
+  assert pack.main(arguments) == 0
+  assert not [url for _, url in bucket.requests[before:] if "photos%2F0.png?alt" in url]
+  (source / min(names)).write_bytes(first)  # again, but the same
+  assert pack.main(arguments) == 0
+  (source / min(names)).write_bytes(first[:-1] + b"x")
+  capsys.readouterr()
+  assert pack.main(arguments) == 2
+  assert "0.png to 4.png was changed since then" in capsys.readouterr().err
+
+
+def test_a_pack_that_a_bucket_stops_tidies_up_when_it_is_run_again(bucket, monkeypatch, capsys):
+  without_waiting(monkeypatch)
+  out = expand("gs://runs/tidied")
+  arguments = [f"--input={DATA}/content", f"--output={out}", "--size=64"]
+  deleted = []
+
+  def fault(method, url):
+    if method == "DELETE":
+      deleted.append(url)
+    return 503 if len(deleted) > 1 else None  # the first is of a list that a killed run has left
+
+  bucket.fault = fault
+  try:
+    assert pack.main(arguments) == 2
+  finally:
+    bucket.fault = lambda *_: None
+  assert capsys.readouterr().err.splitlines()[-1].endswith("rerun the same command later")
+  assert pack.main(arguments) == 0
+  left = {path.name for path in out.iterdir()} - {lock.NAME}
+  assert left == {"packed.json", "images-00000.array_record"}
 
 
 def test_a_run_starts_from_a_model_and_vgg_weights_in_a_bucket(bucket):

@@ -309,6 +309,8 @@ class Images:
         self._check(place, self._source[index][1])
       elif (size := self._source.size(index)) is not None:
         self._check_size(place, size)
+    except ConnectionError:
+      raise  # a bucket that does not answer is no broken image
     except OSError as error:
       return f"config.data.{self.role}: {self.name(place)}: {error.strerror or error}; {_WAY_OUT}"
     except ValueError as error:

@@ -3,6 +3,10 @@
 Every shard depends only on its images and on the settings, so the files are the same whatever the
 number of workers. A shard that is complete gets a list of its own beside it; a killed run goes on
 after those. When all are there, their lists become the index.
+
+Names and sizes of the images are compared with those of an earlier run, and what the file system or
+the bucket says of when they were written. Where only the latter differs, as after copying them, the
+bytes are compared, which takes reading, but no decoding.
 """
 
 import collections
@@ -10,18 +14,22 @@ import dataclasses
 import hashlib
 import io
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 from adaconv_jax.data.manifest import digest
 from adaconv_jax.data.packed import (
   INDEX,
   Entry,
+  check_there,
   entry,
   is_packed,
   read_index,
   shard_name,
+  shard_sizes,
   to_json,
 )
 from adaconv_jax.data.records import write_shard
@@ -42,6 +50,8 @@ from adaconv_jax.lock import locked
 SHARD_IMAGES = 1000
 # Images that are prepared before the shard takes them, for each worker.
 _AHEAD = 4
+# Shards and their lists.
+_PARTS = re.compile(r"images-\d{5,}\.(array_record|json)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,12 +84,25 @@ class Packed:
   kept: int
 
 
+class _Origin(NamedTuple):
+  """What the images of a shard were.
+
+  Attributes:
+    versions: a hash of what `Source.versions` says of them.
+    contents: a hash of their bytes.
+  """
+
+  versions: str
+  contents: str
+
+
 @dataclasses.dataclass(frozen=True)
 class _Shard:
   """A shard, as its list describes it."""
 
   entries: list[Entry]
   skipped: list[tuple[str, str]]
+  origin: _Origin
 
 
 def prepare(data: bytes, *, name: str, settings: Settings) -> tuple[bytes, tuple[int, int]]:
@@ -130,18 +153,19 @@ def pack(
     progress: called with the number of images that are done since the last call.
 
   Raises:
-    ValueError: no image is usable; `output` has another packed set, or parts of one.
+    ValueError: no image is usable; `output` has another packed set, one of images that were changed
+      since then, or one that is damaged.
     WorkdirInUse: another process packs there.
     OSError: `output` cannot be written to.
   """
   folder = expand(output)
   identity = _identity(source, settings)
   if is_packed(folder):
-    return _packed(source, folder, identity, progress)
+    return _packed(source, folder, identity, workers, progress)
   # Two processes would replace each other's shards, which an index does not fit then.
   with locked(folder, "output", "packing") as still_ours:
     if is_packed(folder):  # since then
-      return _packed(source, folder, identity, progress)
+      return _packed(source, folder, identity, workers, progress)
     packed = _pack(source, folder, settings, identity, workers, progress, still_ours)
     if not is_remote(folder):  # where the lock removes itself
       (folder / LOCK).unlink(missing_ok=True)
@@ -149,15 +173,39 @@ def pack(
 
 
 def _packed(
-  source: Source, folder: Path, identity: str, progress: Callable[[int], object]
+  source: Source,
+  folder: Path,
+  identity: str,
+  workers: int,
+  progress: Callable[[int], object],
 ) -> Packed:
   """Returns the set that an earlier run has packed; see `pack`."""
   entries, index = read_index(folder)
   if index.get("identity") != identity:
-    raise ValueError(f"{folder}: has a packed set of other images or settings; use another folder")
+    raise ValueError(f"{folder}: has a packed set of other images or settings; {_OTHER_FOLDER}")
+  sizes = shard_sizes(folder, entries)
+  try:
+    for found in entries:
+      check_there(folder, found, sizes)
+  except OSError as error:
+    raise ValueError(f"{folder}: damaged ({error.strerror or error}); {_OTHER_FOLDER}") from error
+  numbers = range(-(-len(source) // SHARD_IMAGES))
+  origins = _origins(index.get("origins"), numbers)  # older sets have none
+  versions = _versions(source)
+  for number in numbers if origins else ():
+    if not _is_unchanged(source, number, origins[number], versions[number], workers):
+      names = [source.names[at] for at in _indices(number, len(source))]
+      raise ValueError(
+        f"{folder}: has a packed set of these names, but an image from {names[0]} to {names[-1]} "
+        f"was changed since then; {_OTHER_FOLDER}"
+      )
   progress(len(source))
-  skipped = [(str(name), str(reason)) for name, reason in index["skipped"]]
+  _tidy(folder, entries)
+  skipped = index["skipped"]
   return Packed(len(entries), sum(e.length for e in entries), skipped, len(entries))
+
+
+_OTHER_FOLDER = "use another folder, or delete this one to pack the images again"
 
 
 def _pack(
@@ -171,15 +219,20 @@ def _pack(
 ) -> Packed:
   """Packs what an earlier run has not packed; see `pack`."""
   numbers = range(-(-len(source) // SHARD_IMAGES))
+  versions = _versions(source)
   there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
   shards: dict[int, _Shard] = {}
   for number in numbers:
     if _list_name(number) in there and (found := _read_list(folder, number, identity)):
-      shards[number] = found
+      if _is_unchanged(source, number, found.origin, versions[number], workers):
+        origin = found.origin._replace(versions=versions[number])
+        shards[number] = dataclasses.replace(found, origin=origin)
   kept = sum(len(shard.entries) for shard in shards.values())
   progress(sum(len(shard.entries) + len(shard.skipped) for shard in shards.values()))
   missing = [number for number in numbers if number not in shards]
-  for number, shard in _make(source, folder, settings, identity, missing, workers, progress):
+  for number, shard in _make(
+    source, folder, settings, identity, versions, missing, workers, progress
+  ):
     shards[number] = shard
   entries = [found for number in numbers for found in shards[number].entries]
   skipped = [pair for number in numbers for pair in shards[number].skipped]
@@ -189,11 +242,22 @@ def _pack(
     )
   still_ours()
   with replacing(folder / INDEX) as temporary:
-    text = to_json(entries, skipped, identity=identity, **dataclasses.asdict(settings))
-    temporary.write_text(text, "ascii")
-  for number in numbers:
-    (folder / _list_name(number)).unlink(missing_ok=True)
+    about = dataclasses.asdict(settings) | {"identity": identity}
+    about["origins"] = [shards[number].origin for number in numbers]
+    temporary.write_text(to_json(entries, skipped, **about), "ascii")
+  _tidy(folder, entries)
   return Packed(len(entries), sum(found.length for found in entries), skipped, kept)
+
+
+def _tidy(folder: Path, entries: Sequence[Entry]) -> None:
+  """Removes the lists of shards, and the shards of an earlier run on more images.
+
+  Those would be read by tools that take all files of the folder.
+  """
+  used = {shard_name(number) for number in {found.shard for found in entries}}
+  for path in list(folder.iterdir()):
+    if _PARTS.fullmatch(path.name) and path.name not in used:
+      path.unlink(missing_ok=True)
 
 
 def _make(
@@ -201,6 +265,7 @@ def _make(
   folder: Path,
   settings: Settings,
   identity: str,
+  versions: Sequence[str],
   numbers: Sequence[int],
   workers: int,
   progress: Callable[[int], object],
@@ -221,7 +286,8 @@ def _make(
       # While one shard is written, another one is prepared, but no third: they are in memory.
       if writing:
         yield writing[0][0], writing.popleft()[1].result()
-      writing.append((number, writer.submit(_write, folder, number, images, identity)))
+      future = writer.submit(_write, folder, number, images, identity, versions[number])
+      writing.append((number, future))
     for number, future in writing:
       yield number, future.result()
   finally:
@@ -247,31 +313,48 @@ def _in_order(
 
 @dataclasses.dataclass(frozen=True)
 class _Image:
-  """What became of an image: its JPEG, or why there is none."""
+  """What became of an image: its JPEG, or why there is none; and the digest of its file."""
 
   name: str
+  source: str
   data: bytes = b""
   size: tuple[int, int] = (0, 0)
   reason: str = ""
 
 
 def _examine(source: Source, index: int, settings: Settings) -> _Image:
-  name = source.names[index]
+  name, found = source.names[index], ""
   try:
     # All threads together keep a bounded number of bytes of files.
     with FILES.hold(min(source.size(index) or 0, MAX_FILE_BYTES)):
       _, data = source[index]
-      return _Image(name, *prepare(data, name=name, settings=settings))
+      found = digest(data)
+      return _Image(name, found, *prepare(data, name=name, settings=settings))
   except ConnectionError:
     raise  # a bucket that does not answer is no broken image
   except OSError as error:
-    return _Image(name, reason=f"cannot be read ({error.strerror or error})")
+    return _Image(name, found, reason=f"cannot be read ({error.strerror or error})")
   except ImageError as error:
-    return _Image(name, reason=str(error).removeprefix(f"{name}: "))
+    return _Image(name, found, reason=str(error).removeprefix(f"{name}: "))
 
 
-def _write(folder: Path, number: int, images: Sequence[_Image], identity: str) -> _Shard:
+def _digest(source: Source, index: int) -> str:
+  """Returns the digest of a file, as `_examine` does; "" if it cannot be read."""
+  try:
+    with FILES.hold(min(source.size(index) or 0, MAX_FILE_BYTES)):
+      return digest(source[index][1])
+  except ConnectionError:
+    raise
+  except (OSError, ImageError):
+    return ""
+
+
+def _write(
+  folder: Path, number: int, images: Sequence[_Image], identity: str, versions: str
+) -> _Shard:
   """Writes a shard, and after it its list."""
+  # First: the list of another run must not be taken for one of the new shard.
+  (folder / _list_name(number)).unlink(missing_ok=True)
   usable = [image for image in images if not image.reason]
   entries = []
   if usable:
@@ -280,21 +363,64 @@ def _write(folder: Path, number: int, images: Sequence[_Image], identity: str) -
     for image, place in zip(usable, places, strict=True):
       entries.append(Entry(image.name, number, *place, *image.size, digest(image.data)))
   skipped = [(image.name, image.reason) for image in images if image.reason]
+  origin = _Origin(versions, _hash([image.source for image in images]))
   with replacing(folder / _list_name(number)) as temporary:
-    temporary.write_text(to_json(entries, skipped, identity=identity), "ascii")
-  return _Shard(entries, skipped)
+    text = to_json(entries, skipped, identity=identity, origins=[origin])
+    temporary.write_text(text, "ascii")
+  return _Shard(entries, skipped, origin)
 
 
 def _read_list(folder: Path, number: int, identity: str) -> _Shard | None:
-  """Reads the list of a shard; None for one of other images or settings, or a damaged one."""
+  """Reads the list of a shard.
+
+  Returns:
+    None for one of other images or settings, a damaged one, or one of a shard that is not there.
+  """
   try:
     listed = read_json(folder / _list_name(number), at_most=MAX_LIST_BYTES)
     if listed["identity"] != identity:
       return None
     skipped = [(str(name), str(reason)) for name, reason in listed["skipped"]]
-    return _Shard([entry(values) for values in listed["images"]], skipped)
-  except (FileNotFoundError, KeyError, TypeError, ValueError):
+    entries = [entry(values) for values in listed["images"]]
+    sizes = shard_sizes(folder, entries)
+    for found in entries:
+      check_there(folder, found, sizes)
+    return _Shard(entries, skipped, _origins(listed["origins"], range(1))[0])
+  except ConnectionError:
+    raise
+  except (OSError, LookupError, TypeError, ValueError):
     return None
+
+
+def _origins(values: object, numbers: range) -> list[_Origin]:
+  """Returns the origins of shards from a file; none if it has none, or those of other shards."""
+  if not isinstance(values, list) or len(values) != len(numbers):
+    return []
+  if any(not isinstance(value, list) or len(value) != len(_Origin._fields) for value in values):
+    return []
+  return [_Origin(*map(str, value)) for value in values]
+
+
+def _versions(source: Source) -> list[str]:
+  """Returns a hash of the versions of the images of every shard."""
+  versions = source.versions()
+  numbers = range(-(-len(source) // SHARD_IMAGES))
+  return [_hash([versions[at] for at in _indices(number, len(source))]) for number in numbers]
+
+
+def _is_unchanged(
+  source: Source, number: int, origin: _Origin, versions: str, workers: int
+) -> bool:
+  """Whether the images of a shard are those that it was made of."""
+  if origin.versions == versions:
+    return True
+  with ThreadPoolExecutor(workers) as pool:
+    digests = pool.map(lambda at: _digest(source, at), _indices(number, len(source)))
+    return origin.contents == _hash(list(digests))
+
+
+def _hash(values: Sequence[str | None]) -> str:
+  return digest(json.dumps(values).encode())
 
 
 def _size(source: Source, index: int) -> int | None:

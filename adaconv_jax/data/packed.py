@@ -5,18 +5,22 @@ image its name, its place, its size in pixels and a digest. So a training starts
 decodes nothing before its first batch.
 """
 
+import errno
 import json
-from collections.abc import Sequence
+import math
+import stat
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from adaconv_jax.data.records import Place, read_record
-from adaconv_jax.files import MAX_LIST_BYTES, Json, expand, read_json
+from adaconv_jax.data.records import Place, end_of, ends_before, read_record
+from adaconv_jax.files import MAX_LIST_BYTES, Json, expand, is_remote, read_json
 from adaconv_jax.images import MAX_FILE_BYTES, ImageError
 
 INDEX = "packed.json"
 FORMAT = "adaconv_jax.packed"
 VERSION = 1
+_WAY_OUT = "restore the file, or delete the folder and pack the images again"
 
 
 class Entry(NamedTuple):
@@ -62,16 +66,61 @@ def read_index(folder: Path) -> tuple[list[Entry], Json]:
     OSError: it cannot be read.
   """
   path = folder / INDEX
-  index = read_json(path, at_most=MAX_LIST_BYTES)
+  try:
+    index = read_json(path, at_most=MAX_LIST_BYTES)
+  except ValueError as error:
+    raise ValueError(f"{error}; {_WAY_OUT}") from error
   if not isinstance(index, dict) or index.get("format") != FORMAT:
-    raise ValueError(f"{path}: not the index of a packed set, which `adaconv pack` writes")
+    raise ValueError(f"{path}: not the index of a packed set; {_WAY_OUT}")
   if index.get("version") != VERSION:
     raise ValueError(f"{path}: version {index.get('version')!r}, this package reads {VERSION}")
   try:
     entries = [entry(values) for values in index["images"]]
+    index["skipped"] = [(str(name), str(reason)) for name, reason in index["skipped"]]
+    if len({found.name for found in entries}) != len(entries):
+      raise ValueError("two images have one name")
   except (KeyError, TypeError, ValueError) as error:
-    raise ValueError(f"{path}: damaged ({error!r}); pack the images again") from error
+    raise ValueError(f"{path}: damaged ({error!r}); {_WAY_OUT}") from error
+  if not entries:
+    raise ValueError(f"{path}: damaged (it lists no image); {_WAY_OUT}")
   return entries, index
+
+
+def shard_sizes(folder: Path, entries: Sequence[Entry]) -> dict[int, float]:
+  """Returns the bytes of those files that the images of an index are in and that are there.
+
+  Raises:
+    ConnectionError: the bucket does not answer.
+  """
+  numbers = {found.shard for found in entries}
+  sizes: dict[int, float] = {}
+  if is_remote(folder):
+    listed = folder.find()
+    return {number: listed[name] for number in numbers if (name := shard_name(number)) in listed}
+  for number in numbers:
+    try:
+      status = (folder / shard_name(number)).stat()
+    except FileNotFoundError:
+      continue
+    except OSError:
+      sizes[number] = math.inf  # reading it says what is wrong, also with a pipe
+    else:
+      sizes[number] = status.st_size if stat.S_ISREG(status.st_mode) else math.inf
+  return sizes
+
+
+def check_there(folder: Path, found: Entry, sizes: Mapping[int, float]) -> None:
+  """Checks that the file of an image is there and long enough, without reading it.
+
+  Raises:
+    OSError: it is not.
+  """
+  path = folder / shard_name(found.shard)
+  if found.shard not in sizes:
+    raise FileNotFoundError(errno.ENOENT, f"{shard_name(found.shard)} is missing", str(path))
+  end = end_of(Place(found.offset, found.length))
+  if end > sizes[found.shard]:
+    raise OSError(ends_before(path, end))
 
 
 def entry(values: Sequence[object]) -> Entry:
@@ -105,6 +154,7 @@ class PackedSource:
     self._folder = expand(folder)
     self.entries = read_index(self._folder)[0]
     self.names: Sequence[str] = [entry.name for entry in self.entries]
+    self._sizes = shard_sizes(self._folder, self.entries)
 
   def __len__(self) -> int:
     return len(self.names)
@@ -115,6 +165,7 @@ class PackedSource:
       raise ImageError(
         f"{name}: expected at most {MAX_FILE_BYTES / 1e6:.0f} MB, its index says {length / 1e6:.0f}"
       )
+    check_there(self._folder, self.entries[index], self._sizes)
     file = self._folder / shard_name(shard)
     try:
       return name, read_record(file, Place(offset, length))
@@ -122,8 +173,17 @@ class PackedSource:
       raise ImageError(f"{name}: {error}") from error
 
   def size(self, index: int) -> int | None:
-    """Returns the size that the index lists; a record that differs is found when it is read."""
+    """Returns the size that the index lists; a record that differs is found when it is read.
+
+    Raises:
+      OSError: the record's file was missing or too short when the set was opened.
+    """
+    check_there(self._folder, self.entries[index], self._sizes)
     return self.entries[index].length
+
+  def versions(self) -> Sequence[str | None]:
+    """Returns the digests."""
+    return [entry.digest for entry in self.entries]
 
 
 def to_json(

@@ -67,18 +67,23 @@ def read_record(path: str | os.PathLike[str], place: Place) -> bytes:
     OSError: the file cannot be read or is too short.
     ValueError: it is not a regular file.
   """
-  end = _advance(place.offset, place.length)
+  end = end_of(place)
   if (remote := in_bucket(path)) is not None:
     data = remote.read_part(place.offset, end)
   else:
     with open_regular(path, at_most=_ANY_SIZE) as file:
       # First, because the place is from an index, which may say anything.
       if end > os.fstat(file.fileno()).st_size:
-        raise OSError(_ends(path, end))
+        raise OSError(ends_before(path, end))
       data = os.pread(file.fileno(), end - place.offset, place.offset)
   if len(data) != end - place.offset:
-    raise OSError(_ends(path, end))
+    raise OSError(ends_before(path, end))
   return _without_headers(data, place.offset)
+
+
+def end_of(place: Place) -> int:
+  """Returns the position in the file behind a record."""
+  return _advance(place.offset, place.length)
 
 
 def _of_system(error: RuntimeError, path: Path) -> OSError:
@@ -88,7 +93,8 @@ def _of_system(error: RuntimeError, path: Path) -> OSError:
   return OSError(number, os.strerror(number), os.fspath(path))
 
 
-def _ends(path: str | os.PathLike[str], end: int) -> str:
+def ends_before(path: str | os.PathLike[str], end: int) -> str:
+  """Says that a file is too short for what it should have up to byte `end`."""
   return f"{os.fspath(path)}: ends before byte {end}; it is not the file that was packed"
 
 

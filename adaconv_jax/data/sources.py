@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from adaconv_jax.data.packed import PackedSource, is_packed
-from adaconv_jax.files import expand, files_below
+from adaconv_jax.files import expand, files_below, versions_below
 from adaconv_jax.images import SUFFIXES, describe_unread, image_names, read_file
 
 TFDS_PREFIX = "tfds:"
@@ -43,6 +43,10 @@ class Source(Protocol):
     """Returns the number of bytes of one image; None if that would need reading it."""
     ...
 
+  def versions(self) -> Sequence[str | None]:
+    """Returns for every image what changes when it is written; None where that is not known."""
+    ...
+
 
 class FolderSource:
   """The image files in a folder and the folders below it, named by their relative path.
@@ -71,6 +75,10 @@ class FolderSource:
     name = self.names[index]
     size = self._sizes[name]
     return (self._folder / name).stat().st_size if size is None else size
+
+  def versions(self) -> Sequence[str | None]:
+    """Returns what the file system or the bucket says of the files now."""
+    return versions_below(self._folder, self.names)
 
 
 class TFDSSource:
@@ -116,6 +124,10 @@ class TFDSSource:
   def size(self, index: int) -> int | None:
     """Returns None: a record must be read for its size."""
     return None
+
+  def versions(self) -> Sequence[str | None]:
+    """Returns None for all: a data set that changes gets another version in its name."""
+    return [None] * len(self)
 
 
 def _parse_tfds(spec: str) -> tuple[str, str | None]:

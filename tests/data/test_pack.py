@@ -100,7 +100,7 @@ def test_a_shard_that_is_cut_is_an_error_that_names_it(tmp_path):
 @pytest.mark.parametrize(
   ("kind", "values", "reason"),
   [
-    ("file", {"length": 10**13}, "at most .* MB, its index says"),
+    ("sparse", {"length": 2**30}, "at most .* MB, its index says"),
     ("file", {"length": 10**8}, "ends before byte"),
     ("file", {"offset": 10**30}, "ends before byte"),
     pytest.param("pipe", {}, "expected a regular file, got a pipe", marks=needs_pipes),
@@ -115,6 +115,8 @@ def test_an_index_that_claims_anything_is_an_error_of_its_images(kind, values, r
   (folder / INDEX).write_text(
     to_json([entries[0]._replace(**values)], [], identity=index["identity"])
   )
+  if kind == "sparse":
+    os.truncate(folder / shard_name(0), 2**31)
   if kind == "pipe":
     (folder / shard_name(0)).unlink()
     os.mkfifo(folder / shard_name(0))
@@ -270,6 +272,160 @@ def test_a_finished_set_is_kept_and_never_mixed_with_another(folder, tmp_path, m
   assert (again.images, again.kept, again.skipped) == (first.images, first.images, first.skipped)
   with pytest.raises(ValueError, match="has a packed set of other images or settings"):
     pack(source, out, Settings(size=65))
+
+
+def edit(path: Path) -> None:
+  """Changes a byte in the middle of a file, which keeps its size, and says so to no one."""
+  status, data = path.stat(), bytearray(path.read_bytes())
+  data[len(data) // 2] ^= 1
+  path.write_bytes(bytes(data))
+  os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def test_an_image_that_was_changed_and_kept_its_size_is_noticed(folder, tmp_path):
+  source, out = open_source(str(folder), role="content"), tmp_path / "out"
+  pack(source, out, Settings(size=64))
+  before = packed_files(out)
+  edit(folder / "b" / "6.jpg")
+  with pytest.raises(
+    ValueError, match=r"an image from 3.png to b/6.jpg was changed since then; use"
+  ):
+    pack(source, out, Settings(size=64))
+  assert packed_files(out) == before
+  edit(folder / "b" / "6.jpg")  # as it was, but written later
+  assert pack(source, out, Settings(size=64)).kept == 8
+
+
+def test_a_run_that_goes_on_packs_again_what_was_changed_meanwhile(folder, tmp_path, monkeypatch):
+  source, out = open_source(str(folder), role="content"), tmp_path / "out"
+  with monkeypatch.context() as patch:
+    patch.setattr(packing, "to_json", interrupt_at_the_index(packing.to_json))
+    with pytest.raises(KeyboardInterrupt):
+      pack(source, out, Settings(size=64))
+  edit(folder / "b" / "6.jpg")
+  for path in folder.rglob("*.*"):
+    os.utime(path)  # as of copies
+  again = pack(source, out, Settings(size=64))
+  assert again.kept == 4  # those of the shards without it
+  pack(source, tmp_path / "whole", Settings(size=64))
+  assert packed_files(out) == packed_files(tmp_path / "whole")
+
+
+def test_an_older_set_that_does_not_say_when_its_images_were_written_is_kept(folder, tmp_path):
+  source, out = open_source(str(folder), role="content"), tmp_path / "out"
+  pack(source, out, Settings(size=64))
+  index = json.loads((out / INDEX).read_text())
+  for origins in ([1, 2, 3], None):
+    index["origins"] = origins
+    (out / INDEX).write_text(json.dumps(index))
+    assert pack(source, out, Settings(size=64)).kept == 8
+
+
+def test_nothing_of_an_earlier_run_on_more_images_is_left(folder, tmp_path, monkeypatch):
+  out = tmp_path / "out"
+  with monkeypatch.context() as patch:
+    patch.setattr(packing, "to_json", interrupt_at_the_index(packing.to_json))
+    with pytest.raises(KeyboardInterrupt):
+      pack(open_source(str(folder), role="content"), out, Settings(size=64))
+  for name in ("5.jpg", "6.jpg", "7.jpg", "x.png"):
+    (folder / "b" / name).unlink()
+  fewer = open_source(str(folder), role="content")
+  pack(fewer, out, Settings(size=64))
+  pack(fewer, tmp_path / "fresh", Settings(size=64))
+  assert packed_files(out) == packed_files(tmp_path / "fresh")
+  # A run that was killed after the index has left the lists.
+  (out / "images-00001.json").write_text("{}")
+  assert pack(fewer, out, Settings(size=64)).kept == 5
+  assert packed_files(out) == packed_files(tmp_path / "fresh")
+
+
+def test_a_shard_that_is_packed_again_has_no_list_until_it_is_complete(
+  folder, tmp_path, monkeypatch
+):
+  """Otherwise the images of a first run would be looked for in the shard of a second one."""
+  source, out = open_source(str(folder), role="content"), tmp_path / "out"
+
+  def stop(*_):
+    raise KeyboardInterrupt
+
+  for name, size, function in (("to_json", 64, interrupt_at_the_index(packing.to_json)),
+                               ("_hash", 32, stop)):  # fmt: skip
+    monkeypatch.setattr(packing, "_versions", lambda source: ["0"] * 3)
+    with monkeypatch.context() as patch:
+      patch.setattr(packing, name, function)
+      with pytest.raises(KeyboardInterrupt):
+        pack(source, out, Settings(size=size))
+  assert pack(source, out, Settings(size=64)).images == 8
+  whole = PackedSource(out)
+  for entry, index in zip(whole.entries, range(len(whole)), strict=True):
+    assert packing.digest(whole[index][1]) == entry.digest
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut"])
+def test_a_file_of_a_set_that_is_missing_or_cut_is_noticed_before_it_is_used(
+  folder, tmp_path, monkeypatch, damage
+):
+  source, out = open_source(str(folder), role="content"), tmp_path / "out"
+  with monkeypatch.context() as patch:
+    patch.setattr(packing, "to_json", interrupt_at_the_index(packing.to_json))
+    with pytest.raises(KeyboardInterrupt):
+      pack(source, out, Settings(size=64))
+
+  def do_damage():
+    shard = out / shard_name(1)
+    data = shard.read_bytes()[:500]
+    shard.unlink()
+    if damage == "cut":
+      shard.write_bytes(data)
+
+  do_damage()
+  whole = pack(source, out, Settings(size=64))  # makes it again
+  assert whole.kept < whole.images == 8
+  manifest = scan(open_source(str(out), role="style"), role="style", min_size=1)
+  Images(manifest)
+  do_damage()
+  reason = f"{shard_name(1)} is missing" if damage == "missing" else f"{shard_name(1)}: ends before"
+  with pytest.raises(ValueError, match=f"{out}: damaged .*{reason}.* delete this one to pack"):
+    pack(source, out, Settings(size=64))
+  monkeypatch.setattr("adaconv_jax.data.manifest._COMPARED_AT_START", 1)  # not one of these
+  with pytest.raises(ValueError, match=f"config.data.style: .*{reason}.*; restore it"):
+    Images(manifest)
+
+
+@pytest.mark.parametrize(
+  ("changed", "reason"),
+  [
+    ("", "not whole or not JSON"),
+    ("{}", "not the index of a packed set"),
+    ("[1]", "not the index of a packed set"),
+    ({"version": 2}, "version 2, this package reads 1"),
+    ({"images": 5}, "damaged"),
+    ({"images": [["a"]]}, "damaged"),
+    ({"images": []}, "it lists no image"),
+    ({"images": "twice"}, "two images have one name"),
+    ({"skipped": None}, "damaged"),
+    ({"skipped": [["a"]]}, "damaged"),
+  ],
+)
+def test_an_index_that_was_edited_is_one_line_with_the_way_out(
+  folder, tmp_path, changed, reason, capsys
+):
+  out = tmp_path / "out"
+  arguments = [f"--input={folder}", f"--output={out}", "--size=64"]
+  assert command.main(arguments) == 0
+  capsys.readouterr()
+  if isinstance(changed, dict):
+    index = json.loads((out / INDEX).read_text())
+    if changed.get("images") == "twice":
+      changed = {"images": index["images"][:1] * 2}
+    changed = json.dumps(index | changed)
+  (out / INDEX).write_text(changed)
+  with pytest.raises(ValueError, match=f"{INDEX}: .*{reason}") as error:
+    open_source(str(out), role="style")
+  assert "version 2" in reason or "pack the images again" in str(error.value)
+  assert command.main(arguments) == 2
+  (line,) = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
+  assert reason in line
 
 
 def test_the_command_lists_what_it_skipped(folder, tmp_path, capsys):
