@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from bucket_run import CONVOLUTIONS, bucket_config
-from buckets import CUT, HALF, emulator, in_environment
+from buckets import CUT, HALF, LOST, emulator, in_environment
 from processes import end, free_address, wait_until
 from processes import start as start_program
 from small_models import small_stylizer
@@ -325,8 +325,8 @@ def test_a_packed_set_in_a_bucket_is_the_one_on_a_disk(bucket, tmp_path):
   assert [remote[index] for index in range(5)] == [local[index] for index in range(5)]
 
 
-def without_waiting(monkeypatch):
-  """Lets gcsfs repeat its requests without pauses, and TensorStore only once."""
+def without_waiting(monkeypatch, attempts: int = 1):
+  """Lets gcsfs repeat its requests without pauses, and TensorStore give up after `attempts`."""
   import asyncio
 
   from orbax.checkpoint._src.serialization import tensorstore_utils
@@ -334,7 +334,7 @@ def without_waiting(monkeypatch):
   monkeypatch.setattr("gcsfs.retry.asyncio.sleep", lambda _, real=asyncio.sleep: real(0))
   for name in ("_BASE_TS_CONTEXT", "_DEFAULT_OCDBT_TS_CONTEXT"):
     context = getattr(tensorstore_utils, name)
-    monkeypatch.setitem(context, "gcs_request_retries", {"max_retries": 1})
+    monkeypatch.setitem(context, "gcs_request_retries", {"max_retries": attempts})
 
 
 @pytest.mark.slow
@@ -372,6 +372,33 @@ def test_a_bucket_that_is_lost_while_pictures_are_made_ends_the_command_and_it_g
   assert stylize.main(command) == 0
   assert len(files_below(out)) == 5
   assert images.load(out / "0--1.png").shape == (64, 64, 3)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_run_of_which_requests_fail_now_and_then_is_the_run_without(
+  bucket, unbroken, monkeypatch
+):
+  without_waiting(monkeypatch, attempts=6)
+  workdir, count = expand("gs://runs/now-and-then"), 0
+
+  def fault(method, url):
+    nonlocal count
+    count += 1
+    return (CUT, LOST, HALF, 429, 503)[count // 7 % 5] if count % 7 == 0 else None
+
+  bucket.fault = fault
+  try:
+    assert loop.train_and_evaluate(bucket_config(DATA, 6, 2), workdir) == 6
+  finally:
+    bucket.fault = lambda *_: None
+  assert count > 200
+  found, wanted = leaves(str(workdir), 6), leaves(unbroken, 6)
+  assert found.keys() == wanted.keys()
+  for name, leaf in found.items():
+    np.testing.assert_array_equal(leaf, wanted[name], err_msg=name)
+  assert losses_of(workdir) == losses_of(unbroken)
+  assert newest_step(workdir) == 6 and not (workdir / ".lock").exists()
 
 
 def saved(workdir: Path, *steps: int) -> TrainState:
