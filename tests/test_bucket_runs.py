@@ -541,3 +541,32 @@ def test_a_run_starts_from_a_model_and_vgg_weights_in_a_bucket(bucket):
     "gs://runs/models/adain.safetensors", stylizer.model, stylizer.vgg, params, info
   )
   assert start[1]["name"] == "adain" and len(start[1]["file_sha256"]) == 64
+
+
+@pytest.mark.parametrize("fault", [CUT, LOST, HALF, 429, 503])
+def test_weights_and_models_are_read_though_requests_fail_and_are_one_error_where_all_fail(
+  bucket, monkeypatch, fault
+):
+  from adaconv_jax.vgg import weights
+
+  without_waiting(monkeypatch)
+  model, vgg = "gs://runs/read/adain.safetensors", "gs://runs/read/vgg16.safetensors"
+  if not expand(model).exists():
+    save_bundle(small_stylizer("adain"), model)
+    expand(vgg).write_bytes((weights.PACKAGED / "vgg16.safetensors").read_bytes())
+  for read in (lambda: weights.load("vgg16", vgg)[1]["arch"], lambda: load_model(model).vgg.arch):
+    count = 0
+
+    def every_third(method, url):
+      nonlocal count
+      count += 1
+      return fault if count % 3 == 0 else None
+
+    bucket.fault = every_third
+    try:
+      assert read() == "vgg16" and count >= 6
+      bucket.fault = lambda method, url: fault if "alt=media" in url else None
+      with pytest.raises(ConnectionError, match="^gs://runs/read/.*rerun the same command later$"):
+        read()
+    finally:
+      bucket.fault = lambda *_: None
