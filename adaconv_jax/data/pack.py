@@ -233,6 +233,7 @@ def _pack(
   for number, shard in _make(
     source, folder, settings, identity, versions, missing, workers, progress
   ):
+    still_ours()  # another run writes the same files, maybe of other images
     shards[number] = shard
   entries = [found for number in numbers for found in shards[number].entries]
   skipped = [pair for number in numbers for pair in shards[number].skipped]

@@ -115,12 +115,12 @@ def check_there(folder: Path, found: Entry, sizes: Mapping[int, float]) -> None:
   Raises:
     OSError: it is not.
   """
-  path = folder / shard_name(found.shard)
+  name = shard_name(found.shard)
   if found.shard not in sizes:
-    raise FileNotFoundError(errno.ENOENT, f"{shard_name(found.shard)} is missing", str(path))
+    raise FileNotFoundError(errno.ENOENT, f"{name} is missing", str(folder / name))
   end = end_of(Place(found.offset, found.length))
   if end > sizes[found.shard]:
-    raise OSError(ends_before(path, end))
+    raise OSError(ends_before(folder / name, end))
 
 
 def entry(values: Sequence[object]) -> Entry:

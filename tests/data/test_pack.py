@@ -1,5 +1,6 @@
 """Packed sets: what is packed, how it is found again, and what a kill leaves."""
 
+import contextlib
 import errno
 import io
 import json
@@ -520,6 +521,22 @@ def test_a_shard_that_cannot_be_written_is_one_line(folder, monkeypatch, capsys)
   message = capsys.readouterr().err.splitlines()[-1]
   assert message == f"error: {output / shard_name(0)}: No space left on device"
   assert os.listdir(output) == [LOCK]
+
+
+def test_a_run_whose_lock_was_taken_over_writes_no_further_shards(folder, tmp_path, monkeypatch):
+  """As in a bucket, after the machine was asleep."""
+
+  @contextlib.contextmanager
+  def lost(*_):
+    def still_ours():
+      raise WorkdirInUse("another process")
+
+    yield still_ours
+
+  monkeypatch.setattr(packing, "locked", lost)
+  with pytest.raises(WorkdirInUse):
+    pack(open_source(str(folder), role="input"), tmp_path / "out", Settings(64))
+  assert shard_name(2) not in packed_files(tmp_path / "out")
 
 
 def test_two_runs_into_one_folder_do_not_mix(folder, capsys):
