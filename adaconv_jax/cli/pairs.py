@@ -35,7 +35,12 @@ class Pair(NamedTuple):
 
 
 def find_inputs(
-  content: list[str], style: list[str], output: str, *, sheets: bool = False
+  content: list[str],
+  style: list[str],
+  output: str,
+  *,
+  sheets: bool = False,
+  repeated: bool = False,
 ) -> tuple[list[Picture], list[Picture]]:
   """Lists the contents and the styles, without earlier results, and reports what is left out.
 
@@ -48,23 +53,29 @@ def find_inputs(
     style: paths of --style.
     output: path of --output.
     sheets: whether the results are sheets, as of `adaconv evaluate`, rather than pairs.
+    repeated: whether a style that is given twice counts twice, as where each has its own weight or
+      mask.
 
   Raises:
     ValueError: a folder has no image, or no path of an option exists; the message begins with the
       option.
   """
   roles = [("--content", content), ("--style", style)]
-  found = [find_pictures(option, paths, output) for option, paths in roles]
+  found = [
+    find_pictures(option, paths, output, repeated=repeated and paths is style)
+    for option, paths in roles
+  ]
   for (option, _), pictures in zip(roles, found, strict=True):
     if all(_is_missing(picture.path) for picture in pictures):
       names = ", ".join(printable(picture.path) for picture in pictures[:3])
       raise ValueError(f"{option}: no such file or folder: {names}")
   folder = real(expand(output))
-  doubtful = [[p for p in pictures if _parent(p) == folder] for pictures in found]
+  once = [list(dict.fromkeys(pictures)) for pictures in found]
+  doubtful = [[p for p in pictures if _parent(p) == folder] for pictures in once]
   if sheets:
     results = [{p for p in pictures if SHEET.match(p.path.name)} for pictures in doubtful]
   else:
-    results = _find_results(found, doubtful)
+    results = _find_results(once, doubtful)
   for index, (option, _) in enumerate(roles):
     kept = [p for p in found[index] if p not in results[index]]
     _report_results(option, len(found[index]) - len(kept), output)
@@ -108,18 +119,22 @@ def _parent(picture: Picture) -> str:
   return os.path.dirname(real(picture.path))
 
 
-def find_pictures(option: str, paths: list[str], output: str | None = None) -> list[Picture]:
+def find_pictures(
+  option: str, paths: list[str], output: str | None = None, *, repeated: bool = False
+) -> list[Picture]:
   """Lists the files that are given, and those in the folders that are given, each once.
 
   Args:
     option: the option's name, for messages.
     paths: files and folders.
     output: pictures in this folder, or this file, are left out of folders that contain it.
+    repeated: list those that are given several times as often.
 
   Raises:
     ValueError: a folder has no image; the message begins with `option`.
   """
-  found: dict[str, Picture] = {}
+  found: list[Picture] = []
+  known: set[str] = set()
   below = None if output is None else real(expand(output))
   left_out: set[str] = set()
   for path in map(expand, paths):
@@ -139,11 +154,13 @@ def find_pictures(option: str, paths: list[str], output: str | None = None) -> l
     else:
       named = [Picture(path.stem, path)]
     for picture in named:
-      found.setdefault(absolute(picture.path), picture)
+      if repeated or absolute(picture.path) not in known:
+        found.append(picture)
+      known.add(absolute(picture.path))
   if not found:
     raise ValueError(f"{option}: no image in {', '.join(map(printable, paths))}")
-  _report_results(option, len(left_out - found.keys()), output)
-  return list(found.values())
+  _report_results(option, len(left_out - known), output)
+  return found
 
 
 def _report_results(option: str, count: int, output: str | None) -> None:

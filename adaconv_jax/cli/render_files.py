@@ -100,7 +100,9 @@ def render_pairs(
   Returns:
     How many failed.
   """
-  codes: dict[Path, _Style | None] = {}  # None: the style cannot be used, and that was reported
+  # By their place, too, where matched colors are those of its region; None: the style cannot be
+  # used, and that was reported.
+  codes: dict[tuple[Path, int], _Style | None] = {}
   failed, saving = 0, (quality, overwrite)
   with (
     Bar(total=len(pairs), unit="image", disable=len(pairs) == 1) as bar,
@@ -117,19 +119,20 @@ def render_pairs(
       cutout = all(p.output.suffix.lower() in images.ALPHA_SUFFIXES for p in group)
       content = _attempt(path, _read_content, size, stylizer, look, cutout)
       if look.color == "match":  # a style is another one for each content
-        codes = {style: code for style, code in codes.items() if code is None}
+        codes = {key: code for key, code in codes.items() if code is None}
       for pair in group:
         done = None
         if content is not None:
           styles = look.together or (pair.style.path,)
-          for index, style in enumerate(styles):
-            if style not in codes:
+          keys = [(s, k if look.color == "match" else 0) for k, s in enumerate(styles)]
+          for style, index in keys:
+            if (style, index) not in codes:
               if started is not None and style == first:
-                codes[style] = _attempt(style, _result, started)
+                codes[style, index] = _attempt(style, _result, started)
                 continue
               arguments = (style_size, stylizer, content, look, index)
-              codes[style] = _attempt(style, _read_style, *arguments)
-          found = [codes[style] for style in styles]
+              codes[style, index] = _attempt(style, _read_style, *arguments)
+          found = [codes[key] for key in keys]
           if all(code is not None for code in found):
             done = _attempt(pair.output, _make, stylizer, content, found, look, *saving)
         failed += done is None

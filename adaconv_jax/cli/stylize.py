@@ -53,7 +53,8 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "adaconv stylize") ->
   """
   args = _parser(prog).parse_args(argv)
   try:
-    contents, styles = find_inputs(args.content, args.style, args.output)
+    together = args.mix is not None or args.mask is not None
+    contents, styles = find_inputs(args.content, args.style, args.output, repeated=together)
     look = _look(args, [style.path for style in styles])
     masks = [*(args.mask or ()), *([args.alpha_mask] if args.alpha_mask else ())]
     others = [*(look.together or ()), *masks]
@@ -167,8 +168,8 @@ pairs failed; 2 nothing rendered, because of the arguments or the model; 130 int
     "--alpha-mask",
     type=path_text,
     metavar="FILE",
-    help="a gray picture, stretched over the content: where it is white the strength is --alpha, "
-    "where it is black the content stays",
+    help="a gray picture, stretched over the content: where it is white, or painted on a "
+    "transparent ground, the strength is --alpha, where it is black the content stays",
   )
   add_detail(parser, DETAIL)
   add_palette(parser, None, f"{PALETTE}, or 0 beside another --color")
@@ -191,9 +192,9 @@ pairs failed; 2 nothing rendered, because of the arguments or the model; 130 int
     type=path_text,
     nargs="+",
     metavar="FILE",
-    help="put all styles side by side in every output: gray pictures, one per style, white where "
-    "the style is; or one picture whose colors, from dark to light, are the styles, and whose "
-    "black is the content; stretched over the content",
+    help="put all styles side by side in every output: gray pictures, one per style, white (or "
+    "painted on a transparent ground) where the style is; or one picture whose colors, from dark "
+    "to light, are the styles, and whose black is the content; stretched over the content",
   )
   add(
     "--stroke",

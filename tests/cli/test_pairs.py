@@ -36,6 +36,14 @@ def test_a_file_that_is_named_twice_counts_once(folder):
   assert [picture.path.as_posix() for picture in found] == ["c/cat.jpg", "c/sub/dog.PNG"]
 
 
+def test_a_style_that_is_named_twice_counts_twice_where_each_has_its_own_weight(folder):
+  given = ["s/dots.jpg", "s", str(folder / "s" / "dots.jpg")]
+  contents, styles = find_inputs(["c", "c"], given, "out", repeated=True)
+  assert [picture.name for picture in styles] == ["dots", "dots", "dots"]
+  assert [picture.name for picture in contents] == ["cat", "sub_dog"]
+  assert len(find_inputs(["c"], given, "out")[1]) == 1
+
+
 def test_a_missing_file_is_left_to_whoever_reads_it():
   assert find_pictures("--content", ["no.jpg"]) == [Picture("no", Path("no.jpg"))]
 

@@ -105,6 +105,20 @@ def test_the_command_mixes_all_styles_in_every_output(adain, folder):
   assert np.abs(got - np.asarray(expected, int)).max() <= 1
 
 
+def test_the_same_style_may_be_in_a_mix_twice(adain, folder):
+  given = ["--content", "c", "--style", "dots.png", "ink.png", "dots.png", "--detail=0"]
+  mixed = [*given, "--palette=0", "--mix", "0.2", "0.5", "0.3", "--output", "twice"]
+  assert command.main(mixed) == 0
+  (output,) = Path("twice").iterdir()
+  assert output.name == "cat--dots+ink+dots.png"
+  styles = [np.asarray(Image.open(name)) for name in ("dots.png", "ink.png")]
+  content = np.asarray(Image.open("c/cat.png"))
+  expected = stylize(content, styles, model=adain, weights=(0.5, 0.5))
+  listed = stylize(content, [*styles, styles[0]], model=adain, weights=(0.2, 0.5, 0.3))
+  for made in (np.asarray(Image.open(output), int), np.asarray(listed, int)):
+    assert np.abs(made - np.asarray(expected, int)).max() <= 1
+
+
 @pytest.mark.parametrize(
   ("options", "message"),
   [

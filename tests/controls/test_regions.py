@@ -266,3 +266,23 @@ def test_masks_may_be_boolean_or_bytes(adain):
   for masks in (SPLIT.astype(bool), images.to_uint8(SPLIT), jnp.asarray(SPLIT)):
     got = stylize(CONTENT, [FIRST, SECOND], model=adain, masks=masks)
     np.testing.assert_allclose(got, expected, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("color", ["style", "match"])
+def test_the_same_style_may_be_in_two_regions(tmp_path, monkeypatch, adain, color):
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.setattr(command, "load_model", lambda model, *, vgg_weights=None: adain)
+  for name, pixels in {"cat": CONTENT, "dots": FIRST, "ink": SECOND}.items():
+    images.save(f"{name}.png", pixels)
+  thirds = [np.broadcast_to(np.arange(W) // 8 == k, (H, W)) for k in range(3)]
+  for k, mask in enumerate(thirds):
+    images.save(f"m{k}.png", np.repeat(mask[..., None], 3, -1).astype(np.float32))
+  masks, styles = ["m0.png", "m1.png", "m2.png"], ["dots.png", "ink.png", "dots.png"]
+  options = ["--color", color, "--detail=0", "--palette=0", "--output", "out.png"]
+  assert command.main(["--content=cat.png", "--style", *styles, "--mask", *masks, *options]) == 0
+  pixels = {name: np.asarray(Image.open(f"{name}.png")) for name in ("cat", "dots", "ink")}
+  given = [pixels[name] for name in ("dots", "ink", "dots")]
+  expected = stylize(pixels["cat"], given, model=adain, masks=np.stack(thirds), color=color)
+  got = np.asarray(Image.open("out.png"), int)
+  assert np.abs(got - np.asarray(expected, int)).max() <= 1
