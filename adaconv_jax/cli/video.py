@@ -34,7 +34,7 @@ from adaconv_jax.cli.pairs import check_no_input
 from adaconv_jax.files import expand, printable, unwritable
 from adaconv_jax.lock import WorkdirInUse, locked
 from adaconv_jax.video.convert import convert
-from adaconv_jax.video.reader import FOLDER_RATE, Video, open_video
+from adaconv_jax.video.reader import FOLDER_RATE, open_video
 from adaconv_jax.video.steady import STEADY
 from adaconv_jax.video.stylize import STATISTICS
 from adaconv_jax.video.writer import CODEC, CODECS, CRF, SUFFIXES, check_output
@@ -73,6 +73,7 @@ def _render(args: argparse.Namespace, stack: contextlib.ExitStack) -> int:
     _check_mix(args)
     video = open_video(args.input, rate=args.rate and Fraction(args.rate).limit_denominator(1001))
     video.has_sound = video.has_sound and args.sound
+    _report_notes(video.notes)
     styles = [_read_style(path, args.style_size) for path in args.style]
     mix_to = [_read_style(path, args.style_size) for path in args.mix_to or ()]
     stylizer = load_model(args.model, vgg_weights=args.vgg_weights)
@@ -83,6 +84,7 @@ def _render(args: argparse.Namespace, stack: contextlib.ExitStack) -> int:
   except (ValueError, OSError, CheckpointError, WorkdirInUse) as error:
     report(f"error: {described(error)}")
     return EXIT_USAGE
+  known = len(video.notes)
   bar = Bar(total=video.count, unit="frame", smoothing=0.1)
   try:
     made = convert(
@@ -115,9 +117,10 @@ def _render(args: argparse.Namespace, stack: contextlib.ExitStack) -> int:
   except (ValueError, OSError) as error:
     bar.close()
     report(f"error: {described(error)}")
-    return EXIT_SOME_FAILED
+    # Some things are seen only when the work begins, such as a sound that --output cannot hold.
+    return EXIT_USAGE if isinstance(error, ValueError) and not bar.n else EXIT_SOME_FAILED
   bar.close()
-  _report_notes(video)
+  _report_notes(video.notes[known:])
   print(f"{printable(output)}: {made} frames, {video.width} x {video.height}")
   return EXIT_DONE
 
@@ -137,8 +140,8 @@ def _show(bar: Bar, done: int) -> None:
   bar.update(done - bar.n)
 
 
-def _report_notes(video: Video) -> None:
-  for note in video.notes:
+def _report_notes(notes: Sequence[str]) -> None:
+  for note in notes:
     report(f"note: {note}")
 
 

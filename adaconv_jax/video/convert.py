@@ -11,7 +11,6 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
-from adaconv_jax.files import Json
 from adaconv_jax.models.stylizer import Stylizer
 from adaconv_jax.signals import handled
 from adaconv_jax.video.reader import Video, pictures_of
@@ -20,7 +19,7 @@ from adaconv_jax.video.stylize import stylize_frames
 from adaconv_jax.video.writer import CODEC, CRF, Log, write_video
 
 # Raise when what is encoded, or how, changes: older logs then cannot be continued.
-VERSION = 1
+VERSION = 2
 
 
 def convert(
@@ -72,12 +71,18 @@ def convert(
   """
   about = {
     "version": VERSION,
-    "input": _identity(video),
-    "model": _digest(jax.tree.leaves(stylizer.params)),
-    "styles": _digest(styles),
-    "mix_to": mix_to and _digest(mix_to),
-    "options": [alpha, weights and list(weights), statistics, blending, codec, crf],
-    "output": [output.suffix.lower(), video.has_sound],
+    "IN": _identity(video),
+    "--model": _digest(jax.tree.leaves(stylizer.params)),
+    "--style or --style-size": _digest(styles),
+    "--mix-to or --style-size": mix_to and _digest(mix_to),
+    "--alpha": alpha,
+    "--mix": weights and list(weights),
+    "--statistics": statistics,
+    "--blending": blending,
+    "--codec": codec,
+    "--crf": crf,
+    "suffix of --output": output.suffix.lower(),
+    "sound": "kept" if video.has_sound else "left out",
   }
   log = Log(output.with_name(f".{output.name}.resume"), about)
   done = log.read() if resume and log.path.exists() else []
@@ -168,15 +173,13 @@ def _count_frames(video: Video) -> int:
   return sum(1 for _ in video.frames())
 
 
-def _identity(video: Video) -> Json:
+def _identity(video: Video) -> str:
   """What changes when the input does; the output may be in a folder of pictures, and is not it."""
-  files = pictures_of(video.path) if video.path.is_dir() else [video.path]
-  status = [file.stat() for file in files]
-  return {
-    "names": [file.name for file in files],
-    "bytes": [s.st_size for s in status],
-    "modified": [s.st_mtime_ns for s in status],
-  }
+  digest = hashlib.sha256()  # a folder may have any number of files
+  for file in pictures_of(video.path) if video.path.is_dir() else [video.path]:
+    status = file.stat()
+    digest.update(f"{file.name!r} {status.st_size} {status.st_mtime_ns}\n".encode())
+  return digest.hexdigest()
 
 
 def _digest(arrays: Iterable[ArrayLike]) -> str:

@@ -177,8 +177,21 @@ def import_av() -> Any:
 
 def pictures_of(folder: Path) -> list[Path]:
   """Lists the frames in a folder, by name, with numbers as numbers: 2.png is before 10.png."""
-  files = [file for file in images.find_images(folder) if file.parent == folder]
-  return sorted(files, key=lambda file: _by_number(file.name))
+  return _list_pictures(folder)[0]
+
+
+def _list_pictures(folder: Path) -> tuple[list[Path], list[str]]:
+  """Lists the frames in a folder, and says what is no frame of it."""
+  found, unread = images.list_images(folder)
+  files = [file for file in found if file.parent == folder]
+  unread = [file for file in unread if file.parent == folder]
+  notes = [images.describe_unread(folder, unread)] if unread else []
+  if deeper := len(found) - len(files):
+    notes.append(
+      f"{printable(folder)}: left out {deeper} picture(s) in the folders below; frames are the "
+      "pictures in the folder itself"
+    )
+  return sorted(files, key=lambda file: _by_number(file.name)), notes
 
 
 def _by_number(name: str) -> tuple[list[str | int], str]:
@@ -188,9 +201,11 @@ def _by_number(name: str) -> tuple[list[str | int], str]:
 
 
 def _open_folder(path: Path, rate: Fraction) -> Video:
-  files = pictures_of(path)
+  files, notes = _list_pictures(path)
   if not files:
-    raise VideoError(f"{printable(path)}: expected a folder of pictures, found none")
+    name = printable(path)
+    also = [note.removeprefix(f"{name}: ") for note in notes]
+    raise VideoError("; ".join([f"{name}: expected a folder of pictures, found none", *also]))
   height, width = _read_picture(files[0]).shape[:2]
 
   def read() -> Iterator[Frame]:
@@ -204,7 +219,8 @@ def _open_folder(path: Path, rate: Fraction) -> Video:
         )
       yield Frame(picture, index, 1)
 
-  return Video(path, width, height, 1 / rate, rate, len(files), len(files), read=read)
+  count = len(files)
+  return Video(path, width, height, 1 / rate, rate, count, count, notes=notes, read=read)
 
 
 def _read_picture(path: Path) -> np.ndarray:

@@ -35,6 +35,7 @@ CODECS = {
   "vp9": "libvpx-vp9",
   "av1": "libsvtav1",
 }
+_HASH = 64  # characters of a hash, which says nothing to people
 _QUALITY = {"libvpx-vp9": {"b": "0"}, "libx265": {"x265-params": "log-level=error"}}
 
 
@@ -53,6 +54,10 @@ class Log:
 
   A line of JSON, which says what they are pictures of, then the packets in the encoder's order,
   each after its times and size.
+
+  Args:
+    path: the file.
+    about: what the pictures depend on, by what errors call it, and the "version" of all that.
   """
 
   _HEADER = struct.Struct("<qqqBI")
@@ -76,8 +81,9 @@ class Log:
         about = None
       if about != self.about:
         raise VideoError(
-          f"{printable(self.path)}: expected what was begun with the same input, styles and "
-          "options; give these again, or leave out --resume to start anew"
+          f"--resume: expected the options of the run that made {printable(self.path)}, got "
+          f"{self._differences(about)}; give the same again, or start anew with --overwrite in "
+          "place of --resume"
         )
       packets, complete = [], False
       while len(header := file.read(self._HEADER.size)) == self._HEADER.size:
@@ -94,6 +100,17 @@ class Log:
       while packets and not packets.pop().is_key:
         pass
     return packets
+
+  def _differences(self, about: object) -> str:
+    if not isinstance(about, dict) or about.get("version") != self.about.get("version"):
+      return "the log of another version of adaconv_jax"
+    found = []
+    for name, now in self.about.items():
+      if (then := about.get(name)) == now:
+        continue
+      values = f" ({_shown(now)} rather than {_shown(then)})"
+      found.append(f"another {name}{values if len(values) < _HASH else ''}")
+    return ", ".join(found)
 
   def start(self, packets: list[Packet]) -> None:
     """Writes the log anew, with these packets; until all are written, the earlier one is kept."""
@@ -129,6 +146,11 @@ class Log:
     """Deletes the log, whose video is whole."""
     self.close()
     self.path.unlink(missing_ok=True)
+
+
+def _shown(value: Any) -> str:
+  values = value if isinstance(value, list) else [value]
+  return "none" if value is None else " ".join(map(str, values))
 
 
 class Writer:

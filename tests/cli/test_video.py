@@ -140,13 +140,83 @@ def test_ctrl_c_leaves_a_video_that_plays_and_resume_goes_on(folder, capsys, mon
   assert code == 0 and "whole already" in printed.out
 
 
-def test_resume_with_other_options_is_refused(folder, capsys, monkeypatch):
+@pytest.mark.parametrize(
+  ("other", "named"),
+  [
+    (
+      ["--alpha", 0.5, "--crf", 30],
+      "another --alpha (0.5 rather than 1.0), another --crf (30 rathe",
+    ),
+    (["--codec", "hevc"], "another --codec (hevc rather than h264);"),
+    (["--mix", 1], "another --mix (1.0 rather than none);"),
+    (["--style-size", 16], "another --style or --style-size;"),
+    (["--mix-to", "ink.png"], "another --mix-to or --style-size;"),
+    (["--no-sound"], "another sound (left out rather than kept);"),
+  ],
+)
+def test_resume_with_other_options_is_refused_by_their_names(
+  folder, capsys, monkeypatch, other, named
+):
   with monkeypatch.context() as patch:
     interrupt_after(patch, 3)
     run(capsys)
-  code, printed = run(capsys, "--resume", "--alpha", 0.5)
-  assert code == 1 and "same input, styles and options" in printed.err
+  before = (folder / ".out.mp4.resume").read_bytes()
+  code, printed = run(capsys, "--resume", *other)
+  assert code == 2
+  assert "error: --resume: expected the options of the run that made .out.mp4.resume" in printed.err
+  assert f"got {named}" in printed.err and "--overwrite" in printed.err
   assert len(pictures_of("out.mp4")) == 3
+  assert (folder / ".out.mp4.resume").read_bytes() == before
+
+
+def test_resume_with_another_input_is_refused(folder, capsys, monkeypatch):
+  with monkeypatch.context() as patch:
+    interrupt_after(patch, 3)
+    run(capsys)
+  write_clip(folder / "in.mp4", smooth_pictures(9, 32, 48), sound=True)
+  code, printed = run(capsys, "--resume")
+  assert code == 2 and "got another IN;" in printed.err
+
+
+def test_a_folder_of_many_frames_is_resumed(folder, capsys, monkeypatch):
+  (folder / "frames").mkdir()
+  for index, frame in enumerate(smooth_pictures(6, 16, 24)):
+    images.save(f"frames/{'long' * 50}-{index}.png", frame)
+  frames = sorted((folder / "frames").iterdir())
+  for index in range(6, 400):  # what they are named takes more than a line of the log may have
+    (folder / "frames" / f"{'long' * 50}-{index}.png").hardlink_to(frames[0])
+  arguments = ["frames", "--style", "dots.png", "--output", "out.mp4", "--statistics", "frame"]
+  with monkeypatch.context() as patch:
+    interrupt_after(patch, 2)
+    assert main([*arguments, "--blending", "0"]) == 130
+  with monkeypatch.context() as patch:
+    interrupt_after(patch, 4)
+    assert main([*arguments, "--blending", "0", "--resume"]) == 130, capsys.readouterr().err
+
+
+def test_a_sound_that_the_output_cannot_hold_is_an_error_of_usage(folder, capsys):
+  code, printed = run(capsys, "--codec", "vp9", output="out.webm")
+  assert code == 2 and "cannot hold the sound track" in printed.err
+  assert not list(folder.glob("*out*"))
+
+
+def test_what_is_no_frame_in_a_folder_is_reported_before_the_work(folder, capsys, monkeypatch):
+  (folder / "frames" / "more").mkdir(parents=True)
+  for index, frame in enumerate(smooth_pictures(3, 16, 24)):
+    images.save(f"frames/{index}.png", frame)
+  images.save("frames/more/9.png", frame)
+  (folder / "frames" / "3.heic").touch()
+  (folder / "frames" / "4.HEIC").touch()
+  arguments = ["frames", "--style", "dots.png", "--output", "out.mp4", "--statistics", "frame"]
+  with monkeypatch.context() as patch:
+    interrupt_after(patch, 1)
+    assert main(arguments) == 130
+  notes = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note")]
+  assert len(notes) == 2
+  assert notes[0].startswith(
+    "note: frames: left out 2 .heic (the first: 3.heic), because only JPEG"
+  )
+  assert notes[1].startswith("note: frames: left out 1 picture(s) in the folders below")
 
 
 def test_an_error_on_the_way_leaves_no_video_and_resume_goes_on(folder, capsys, monkeypatch):
@@ -262,4 +332,4 @@ def test_the_log_of_a_run_names_what_it_belongs_to(folder, capsys, monkeypatch):
     interrupt_after(patch, 2)
     run(capsys)
   about = json.loads((folder / ".out.mp4.resume").read_bytes().splitlines()[0])
-  assert about["version"] == VERSION and about["input"]["names"] == ["in.mp4"]
+  assert about["version"] == VERSION and about["--statistics"] == "shot"

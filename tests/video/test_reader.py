@@ -193,3 +193,11 @@ def test_a_file_without_frames_is_refused(tmp_path):
   cut.write_bytes(data[: data.index(b"\x1f\x43\xb6\x75")])
   with pytest.raises(VideoError, match=r"cut\.mkv: expected a video"):
     open_video(cut)
+
+
+def test_an_empty_folder_says_what_is_in_it_that_is_not_read(tmp_path):
+  (tmp_path / "a.heic").touch()
+  (tmp_path / "b").mkdir()
+  images.save(tmp_path / "b" / "c.png", smooth_pictures(1, 8, 8)[0])
+  with pytest.raises(VideoError, match="found none; left out 1 .heic .*; left out 1 picture"):
+    open_video(tmp_path)
