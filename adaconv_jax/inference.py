@@ -40,6 +40,7 @@ from adaconv_jax.models.stylizer import (
 from adaconv_jax.ops.color import check_color, match_colors
 from adaconv_jax.ops.extent import Borders, Extent
 from adaconv_jax.ops.masks import shares_of
+from adaconv_jax.ops.palette import SHAPE as PALETTE_SHAPE
 from adaconv_jax.ops.palette import match_palette, measure_palette
 from adaconv_jax.ops.sharding import automatic
 from adaconv_jax.ops.stroke import painted_size
@@ -448,10 +449,34 @@ def in_palette(
   Returns:
     Like `pictures`.
   """
-  shares = check_mix(weights, len(palettes))
-  if not isinstance(shares, jax.Array):
-    shares = jax.device_put(shares.astype(np.float32))
+  shares = _shares(weights, len(palettes))
   return _in_palette(pictures, list(palettes), strength, shares, masks, alpha, extent, seen)
+
+
+def compile_in_palette(
+  pictures: jax.Array,
+  styles: int,
+  strength: jax.Array,
+  weights: ArrayLike | Sequence[float] | None,
+  *arguments: Any,
+) -> None:
+  """Compiles what `in_palette` runs for such arguments, so that a thread does so beside other work.
+
+  Args:
+    pictures: any of their shape and type.
+    styles: the number of palettes.
+    strength: as for `in_palette`.
+    weights: the same.
+    *arguments: the others of `in_palette`.
+  """
+  palettes = [jax.ShapeDtypeStruct((1, *PALETTE_SHAPE), np.float32)] * styles
+  shares = _shares(weights, styles)
+  _in_palette.lower(pictures, palettes, strength, shares, *arguments).compile()
+
+
+def _shares(weights: ArrayLike | Sequence[float] | None, styles: int) -> jax.Array:
+  shares = check_mix(weights, styles)
+  return shares if isinstance(shares, jax.Array) else jax.device_put(shares.astype(np.float32))
 
 
 @jax.jit

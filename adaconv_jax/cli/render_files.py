@@ -17,6 +17,7 @@ from adaconv_jax.cli.attempt import attempt
 from adaconv_jax.cli.pairs import Pair
 from adaconv_jax.files import printable, replacing
 from adaconv_jax.inference import (
+  compile_in_palette,
   detail_weight,
   encode,
   encode_content,
@@ -108,16 +109,20 @@ def render_pairs(
     Bar(total=len(pairs), unit="image", disable=len(pairs) == 1) as bar,
     ThreadPoolExecutor(1) as beside,
   ):
-    # The first content and the first style compile a program each: both at once take less time.
+    # The first content and the first style compile a program each: both at once take less time. So
+    # do rendering and what a palette needs.
     first = (look.together or (pairs[0].style.path,))[0]
     started = None
     if look.color != "match":
-      started = beside.submit(_read_style, first, style_size, stylizer, None, look, 0)
+      started = beside.submit(_read_style, first, style_size, stylizer, None, look, 0, beside)
     for path, group in itertools.groupby(pairs, lambda pair: pair.content.path):
       group = list(group)
       # With an alpha, if all outputs can have one.
       cutout = all(p.output.suffix.lower() in images.ALPHA_SUFFIXES for p in group)
       content = _attempt(path, _read_content, size, stylizer, look, cutout)
+      compiled = None
+      if content is not None and look.palette:
+        compiled = beside.submit(_compile_palette, content, look)
       if look.color == "match":  # a style is another one for each content
         codes = {key: code for key, code in codes.items() if code is None}
       for pair in group:
@@ -130,11 +135,11 @@ def render_pairs(
               if started is not None and style == first:
                 codes[style, index] = _attempt(style, _result, started)
                 continue
-              arguments = (style_size, stylizer, content, look, index)
+              arguments = (style_size, stylizer, content, look, index, beside)
               codes[style, index] = _attempt(style, _read_style, *arguments)
           found = [codes[key] for key in keys]
           if all(code is not None for code in found):
-            done = _attempt(pair.output, _make, stylizer, content, found, look, *saving)
+            done = _attempt(pair.output, _make, stylizer, content, found, compiled, look, *saving)
         failed += done is None
         bar.update()
   return failed
@@ -145,11 +150,11 @@ class _Style(NamedTuple):
 
   Attributes:
     code: what the model needs of it.
-    palette: its colors, or None where they are not needed.
+    palette: its colors, which another thread measures; None: they are not needed.
   """
 
   code: StyleCode
-  palette: jax.Array | None
+  palette: "Future[jax.Array] | None"
 
 
 class _Content(NamedTuple):
@@ -246,6 +251,7 @@ def _read_style(
   content: _Content | None,
   look: Look,
   index: int,
+  beside: ThreadPoolExecutor,
 ) -> _Style:
   style, extent = in_bucket(stylizer, _read(path, size))
   if look.color == "match":
@@ -253,7 +259,7 @@ def _read_style(
     region = _visible_region(content, index)
     style = match(style, content.pictures, extent, content.extent, region)
   code = encode(stylizer, style, extent)
-  return _Style(code, palette_of(style, extent) if look.palette else None)
+  return _Style(code, beside.submit(palette_of, style, extent) if look.palette else None)
 
 
 def _visible(content: _Content) -> np.ndarray | None:
@@ -284,6 +290,7 @@ def _make(
   stylizer: Stylizer,
   content: _Content,
   styles: list[_Style],
+  compiled: "Future[None] | None",
   look: Look,
   quality: int,
   overwrite: bool,
@@ -298,14 +305,27 @@ def _make(
   else:
     made = render_encoded(stylizer, content.code, code, *arguments)
   if (strength := palette_weight(look.palette, look.color)) is not None:
-    palettes = [style.palette for style in styles if style.palette is not None]
-    masks = None if content.masks is None else content.masks[None]
-    where = (content.alpha, content.extent, _visible(content))
-    made = in_palette(made, palettes, strength, look.weights, masks, *where)
+    if compiled is not None:
+      compiled.result()
+    palettes = [style.palette.result() for style in styles if style.palette is not None]
+    made = in_palette(made, palettes, strength, look.weights, *_where(content))
   stylized = np.asarray(made)[0] if content.code is None else out_of_bucket(content.code, made)
   with replacing(output, overwrite=overwrite) as temporary:
     images.save(temporary, stylized, quality=quality, alpha=content.opacity)
   return output
+
+
+def _where(content: _Content) -> tuple[Any, ...]:
+  """What says where palettes are given: the last arguments of `in_palette`."""
+  masks = None if content.masks is None else content.masks[None]
+  return masks, content.alpha, content.extent, _visible(content)
+
+
+def _compile_palette(content: _Content, look: Look) -> None:
+  if (strength := palette_weight(look.palette, look.color)) is not None:
+    count = len(look.together or (None,))
+    where = _where(content)
+    compile_in_palette(content.pictures, count, strength, look.weights, *where)
 
 
 def _render_huge(output: Path, stylizer: Stylizer, *arguments: Any) -> jax.Array:

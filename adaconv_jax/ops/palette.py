@@ -7,6 +7,9 @@ distributions are compared along the axes of several bases of RGB, in turn (Piti
 it is.
 """
 
+import math
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -37,6 +40,8 @@ def _bases() -> np.ndarray:
 
 
 _BASES = _bases()
+# Of a palette.
+SHAPE = (*_BASES.shape[:2], SHARES)
 
 
 def measure_palette(pictures: jax.Array, where: jax.Array | None = None) -> jax.Array:
@@ -53,8 +58,8 @@ def measure_palette(pictures: jax.Array, where: jax.Array | None = None) -> jax.
     `[n, 5, 3, 16]`: for each axis of five bases of RGB, 16 quantiles of the colors along it.
   """
   axes = _BASES.reshape(-1, 3)
-  measure = jax.vmap(lambda colors, weights: _quantiles(_along(colors, axes), weights))
-  return measure(*_sample(pictures, where)).reshape(-1, *_BASES.shape[:2], SHARES)
+  measure = jax.vmap(lambda colors, weights: _quantiles(_along(colors.T, axes), weights))
+  return measure(*_sample(pictures, where)).reshape(-1, *SHAPE)
 
 
 def match_palette(
@@ -74,28 +79,84 @@ def match_palette(
   Returns:
     Like `pictures`, float in [0, 1].
   """
-  pictures = at_least_float32(pictures)
-  n, h, w, _ = pictures.shape
-  palette = jnp.broadcast_to(palette.astype(pictures.dtype), (n, *palette.shape[1:]))
+  return move_colors(pictures, fit_colors(pictures, palette, where), palette, strength)
 
-  def one(picture: jax.Array, colors: jax.Array, weights: jax.Array | None, target: jax.Array):
+
+def fit_colors(
+  pictures: jax.Array,
+  palette: jax.Array,
+  where: jax.Array | None = None,
+  *,
+  pooled: bool = False,
+) -> jax.Array:
+  """The first half of `match_palette`: measures the colors that are moved to a palette.
+
+  Args:
+    pictures: RGB `[n, h, w, 3]` in [0, 1].
+    palette: from `measure_palette`, of n pictures or of one for all.
+    where: the weights of the pixels, as for `measure_palette`.
+    pooled: measure the colors of all pictures together.
+
+  Returns:
+    `[n, 5, 3, 16]`, or `[1, 5, 3, 16]` if they are pooled: the quantiles along the axes of every
+    basis, once the colors are moved along those before it.
+  """
+  colors, weights = _sample(pictures, where)
+  if pooled:
+    colors = colors.reshape(1, -1, 3)
+    weights = None if weights is None else weights.reshape(1, -1)
+  palette = _for_each(palette, colors)
+
+  def one(colors: jax.Array, weights: jax.Array | None, target: jax.Array) -> jax.Array:
     def measure(colors, basis_and_target):
       basis, wanted = basis_and_target
       along = _along(colors, basis)
-      curve = _curve(_quantiles(along, weights), wanted)
-      return _bend(along, curve) @ basis, (basis, curve)
+      ours = _quantiles(along, weights)
+      return _along(_bend(along, _curve(ours, wanted)), basis.T), ours
+
+    # A loop, because unrolled it takes several times as long to compile.
+    return jax.lax.scan(measure, colors.T, (jnp.asarray(_BASES, colors.dtype), target))[1]
+
+  return jax.vmap(one)(colors, weights, palette)
+
+
+def move_colors(
+  pictures: jax.Array,
+  measured: jax.Array,
+  palette: jax.Array,
+  strength: float | jax.Array = 1.0,
+) -> jax.Array:
+  """The second half of `match_palette`: moves every pixel by its color alone.
+
+  Args:
+    pictures: RGB `[n, h, w, 3]` in [0, 1].
+    measured: from `fit_colors`, of n pictures or of one for all.
+    palette: what that was given.
+    strength: as for `match_palette`.
+
+  Returns:
+    Like `pictures`, float in [0, 1].
+  """
+  pictures = at_least_float32(pictures)
+  measured, palette = _for_each(measured, pictures), _for_each(palette, pictures)
+
+  def one(picture: jax.Array, ours: jax.Array, wanted: jax.Array) -> jax.Array:
+    steps = jnp.asarray(_BASES, picture.dtype), jax.vmap(_curve)(ours, wanted)
 
     def move(pixels, basis_and_curve):
       basis, curve = basis_and_curve
-      return _bend(_along(pixels, basis), curve) @ basis, None
+      return _along(_bend(_along(pixels, basis), curve), basis.T), None
 
-    # Loops, because unrolled they take several times as long to compile.
-    _, curves = jax.lax.scan(measure, colors, (jnp.asarray(_BASES, colors.dtype), target))
-    pixels = picture.reshape(-1, 3)
-    return _in_parts(lambda part: jax.lax.scan(move, part, curves)[0], pixels).reshape(h, w, 3)
+    moved = _in_parts(lambda part: jax.lax.scan(move, part, steps)[0], picture.reshape(-1, 3).T)
+    return moved.T.reshape(picture.shape)
 
-  moved = jax.vmap(one)(pictures, *_sample(pictures, where), palette)
+  moved = jax.vmap(one)(pictures, measured, palette)
   return jnp.clip(pictures + strength * (moved - pictures), 0, 1)
+
+
+def _for_each(quantiles: jax.Array, pictures: jax.Array) -> jax.Array:
+  quantiles = quantiles.astype(pictures.dtype)
+  return jnp.broadcast_to(quantiles, (pictures.shape[0], *quantiles.shape[1:]))
 
 
 def _sample(pictures: jax.Array, where: jax.Array | None) -> tuple[jax.Array, jax.Array | None]:
@@ -109,26 +170,45 @@ def _sample(pictures: jax.Array, where: jax.Array | None) -> tuple[jax.Array, ja
   return colors, where[:, ::rows, ::columns].reshape(n, -1).astype(colors.dtype)
 
 
+# Below, pixels are the last axis, so that they are computed on in vectors.
+
+
 def _along(colors: jax.Array, basis: jax.Array | np.ndarray) -> jax.Array:
-  return jnp.matmul(colors, jnp.asarray(basis, colors.dtype).T, precision="highest")
+  return jnp.matmul(jnp.asarray(basis, colors.dtype), colors, precision="highest")
 
 
 def _quantiles(values: jax.Array, weights: jax.Array | None) -> jax.Array:
-  """The quantiles `[a, 16]` of `[p, a]`, in the middles of equal shares of the weights `[p]`."""
-  wanted = (np.arange(SHARES) + 0.5) / SHARES
+  """The quantiles `[a, 16]` of `[a, p]`, in the middles of equal shares of the weights `[p]`."""
+  wanted = jnp.asarray((np.arange(SHARES) + 0.5) / SHARES, values.dtype)
 
-  def one(column: jax.Array) -> jax.Array:
-    shares = jnp.ones_like(column)
+  def one(row: jax.Array) -> jax.Array:
+    shares = jnp.ones_like(row)
     if weights is not None:  # what has no weight is put at the end, as if it were not there
       seen = weights > 0
-      column = jnp.where(seen, column, jnp.max(jnp.where(seen, column, -1)))
+      row = jnp.where(seen, row, jnp.max(jnp.where(seen, row, -1)))
       shares = weights
-    ordered, shares = jax.lax.sort((column, shares), num_keys=1)
-    total = jnp.cumsum(shares)
+    ordered, shares = jax.lax.sort((row, shares), num_keys=1)
+    total = _running_sum(shares)
     middle = (total - shares / 2) / jnp.maximum(total[-1], 1e-6)
-    return jnp.interp(jnp.asarray(wanted, column.dtype), middle, ordered)
+    # What `jnp.interp` does takes three times as long to compile, and so do sums of integers.
+    count = jnp.sum((middle < wanted[:, None]).astype(row.dtype), 1)
+    after = jnp.minimum(count.astype(int), row.size - 1)
+    before = jnp.maximum(after - 1, 0)
+    span = middle[after] - middle[before]
+    share = jnp.clip((wanted - middle[before]) / jnp.where(span > 0, span, 1), 0, 1)
+    return ordered[before] + share * (ordered[after] - ordered[before])
 
-  return jax.vmap(one, in_axes=1)(values)
+  return jax.vmap(one)(values)
+
+
+def _running_sum(values: jax.Array) -> jax.Array:
+  """Sums `[p]` up to each place; `jnp.cumsum` takes several times as long to compile."""
+  side = math.isqrt(values.size - 1) + 1
+  rows = jnp.pad(values, (0, side * side - values.size)).reshape(side, side)
+  up_to = jnp.tri(side, dtype=values.dtype).T
+  own = jnp.matmul(rows, up_to, precision="highest")
+  before = jnp.matmul(own[:, -1], up_to, precision="highest") - own[:, -1]
+  return (own + before[:, None]).reshape(-1)[: values.size]
 
 
 # Of a curve along each of three axes: where its pieces begin `[3, 15]`, how wide and how steep they
@@ -138,26 +218,31 @@ _Curve = tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]
 
 def _curve(ours: jax.Array, wanted: jax.Array) -> _Curve:
   """The curve from quantiles `[3, 16]` to others, as steep as `_STEEPEST` at most."""
-  widths = jnp.diff(ours)
-  rises = jnp.minimum(jnp.diff(wanted), _STEEPEST * widths + 1e-4)
-  heights = jnp.concatenate([jnp.zeros_like(rises[:, :1]), jnp.cumsum(rises, 1)], 1)
-  first = jnp.mean(wanted, 1) - jnp.mean(heights, 1)  # less steep, but around the same color
+  widths = ours[:, 1:] - ours[:, :-1]
+  rises = jnp.minimum(wanted[:, 1:] - wanted[:, :-1], _STEEPEST * widths + 1e-4)
+  # Less steep, but around the same color: each rise is in all of the values after it.
+  after = jnp.asarray(np.arange(SHARES - 1, 0, -1) / SHARES, rises.dtype)
+  first = jnp.mean(wanted, 1) - jnp.sum(after * rises, 1)
   return ours[:, :-1], widths, rises / (widths + 1e-6), first, ours[:, -1]
 
 
 def _bend(values: jax.Array, curve: _Curve) -> jax.Array:
-  """Moves `[p, 3]` along the curves; beyond their ends, all by the same."""
-  begins, widths, slopes, first, end = curve
-  # A sum of ramps, because a search for the piece of each value takes longer.
-  ramps = jnp.clip(values[..., None] - begins, 0, widths) * slopes
-  outside = jnp.minimum(values - begins[:, 0], 0) + jnp.maximum(values - end, 0)
-  return first + jnp.sum(ramps, -1) + outside
+  """Moves `[3, p]` along the curves; beyond their ends, all by the same."""
+  begins, widths, slopes, first, end = (part.reshape(3, -1) for part in curve)
+  moved = first + jnp.minimum(values - begins[:, :1], 0) + jnp.maximum(values - end, 0)
+  # A sum of ramps, because a search for the piece of each value takes longer; term by term, because
+  # a reduction over them takes ten times as long on CPUs.
+  for k in range(SHARES - 1):
+    ramp = jnp.clip(values - begins[:, k : k + 1], 0, widths[:, k : k + 1])
+    moved = moved + ramp * slopes[:, k : k + 1]
+  return moved
 
 
-def _in_parts(move, pixels: jax.Array) -> jax.Array:
-  count = pixels.shape[0]
+def _in_parts(move: Callable[[jax.Array], jax.Array], pixels: jax.Array) -> jax.Array:
+  count = pixels.shape[1]
   if count <= _AT_ONCE:
     return move(pixels)
   parts = -(-count // _AT_ONCE)
-  padded = jnp.pad(pixels, ((0, parts * _AT_ONCE - count), (0, 0)))
-  return jax.lax.map(move, padded.reshape(parts, _AT_ONCE, 3)).reshape(-1, 3)[:count]
+  padded = jnp.pad(pixels, ((0, 0), (0, parts * _AT_ONCE - count)))
+  moved = jax.lax.map(move, jnp.moveaxis(padded.reshape(3, parts, _AT_ONCE), 1, 0))
+  return jnp.moveaxis(moved, 0, 1).reshape(3, -1)[:, :count]

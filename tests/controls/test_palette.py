@@ -1,12 +1,15 @@
 """`palette` in `stylize`: whose share of the colors, and with which other controls."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from small_models import picture, small_stylizer
 
-from adaconv_jax import stylize
+from adaconv_jax import inference, stylize
+from adaconv_jax.ops.extent import Extent
 from adaconv_jax.ops.palette import match_palette, measure_palette
 
 CONTENT, STYLE, OTHER = picture(0, 24, 32), picture(1, 24, 24) ** 3, 1 - 0.5 * picture(2, 24, 24)
@@ -89,3 +92,19 @@ def test_beside_the_contents_colors_it_is_refused(adain, color):
 def test_what_is_no_share_is_refused_by_name(adain, palette):
   with pytest.raises(ValueError, match="palette"):
     stylize(CONTENT, STYLE, model=adain, palette=palette)
+
+
+def test_what_is_compiled_beforehand_is_what_gives_the_palette(caplog):
+  """Also with an extent, weights and a map of alpha, as the command line has them."""
+  pictures = np.zeros((1, 40, 48, 3), np.uint8)
+  alpha = inference.style_weight(np.full((40, 48), 0.5, np.float32), 1, (40, 48))
+  strength: Any = inference.palette_weight(0.5, "style")
+  where = (None, alpha, Extent(37, 45), None)
+  palettes = [inference.palette_of(jnp.asarray(pictures))] * 2
+  inference.compile_in_palette(jnp.asarray(pictures), 2, strength, (0.3, 0.7), *where)
+  with jax.log_compiles():
+    inference.in_palette(jnp.asarray(pictures), palettes, strength, (0.3, 0.7), *where)
+  assert not [record for record in caplog.records if "ompiling" in record.getMessage()]
+  with jax.log_compiles():
+    inference.in_palette(jnp.asarray(pictures), palettes, strength, (0.3, 0.7), None, None, None)
+  assert [record for record in caplog.records if "ompiling" in record.getMessage()]
