@@ -1,7 +1,7 @@
 """Measures how much stylized videos flicker, and at what speed.
 
     pip install -e '.[video,flicker]'
-    python -m benchmarks.flicker [--quick] [--flow dis] [--blending 0.5] [--speed]
+    python -m benchmarks.flicker [--quick] [--flow dis] [--blending 0.5] [--palette 0.6] [--speed]
 
 The measure is the field's: an output frame is warped along the motion of the *input* to the frame i
 later, and compared there, over the pixels that are visible in both. It is the root of the mean
@@ -61,6 +61,7 @@ def main() -> None:
   parser.add_argument("--styles", nargs="+", default=STYLES)
   parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
   parser.add_argument("--blending", type=float, help='of "steady"; default: that of the command')
+  parser.add_argument("--palette", type=float, default=0.0, help="of all methods; default: 0")
   parser.add_argument("--speed", action="store_true", help="measure frames per second instead")
   args = parser.parse_args()
   if args.speed:
@@ -76,6 +77,7 @@ def main() -> None:
       clips[: 1 if args.quick else None],
       {"exact": exact_flow, "dis": dis_flow}[args.flow],
       args.methods,
+      args.palette,
     )
   )
 
@@ -86,6 +88,7 @@ def flicker_table(
   clips: Sequence[Clip],
   flow: Flow,
   methods: Sequence[str],
+  palette: float = 0.0,
 ) -> str:
   """Measures the methods on all clips; returns a table of means over the styles.
 
@@ -103,7 +106,8 @@ def flicker_table(
       for method in methods:
         numbers = []
         for style in map(read_style, styles):
-          made = list(stylize_frames(clip.frames, style, model=model, **METHODS[method]))
+          options = METHODS[method] | {"palette": palette}
+          made = list(stylize_frames(clip.frames, style, model=model, **options))
           pictures = np.stack(made).astype(np.float32) / 255
           numbers.append([*flows[clip.name].errors(pictures), mean_style(model, pictures, style)])
         means = np.mean(numbers, axis=0)

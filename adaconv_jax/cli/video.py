@@ -26,6 +26,7 @@ from adaconv_jax.cli.options import (
   add_alpha,
   add_model,
   add_overwrite,
+  add_palette,
   add_vgg_weights,
   in_range,
   path_text,
@@ -38,6 +39,8 @@ from adaconv_jax.video.reader import FOLDER_RATE, open_video
 from adaconv_jax.video.steady import STEADY
 from adaconv_jax.video.stylize import STATISTICS
 from adaconv_jax.video.writer import CODEC, CODECS, CRF, SUFFIXES, check_output
+
+PALETTE = 0.6  # as for pictures
 
 
 def main(argv: Sequence[str] | None = None, *, prog: str = "adaconv video") -> int:
@@ -93,6 +96,7 @@ def _render(args: argparse.Namespace, stack: contextlib.ExitStack) -> int:
       stylizer,
       styles,
       alpha=args.alpha,
+      palette=args.palette,
       weights=args.mix,
       mix_to=mix_to or None,
       statistics=args.statistics,
@@ -206,6 +210,7 @@ the model; 130 interrupted.
   )
   add_model(parser)
   add_alpha(parser)
+  add_palette(parser, PALETTE, "%(default)s")
   add(
     "--style-size",
     type=in_range(int, 1),

@@ -29,6 +29,7 @@ def convert(
   styles: Sequence[np.ndarray],
   *,
   alpha: float = 1.0,
+  palette: float = 0.0,
   weights: Sequence[float] | None = None,
   mix_to: Sequence[np.ndarray] | None = None,
   statistics: str = "shot",
@@ -49,7 +50,9 @@ def convert(
     output: the file to write, from `check_output`.
     stylizer: the model.
     styles: pictures of the styles.
-    alpha: see `stylize_frames`; so are `weights`, `mix_to`, `statistics` and `blending`.
+    alpha: see `stylize_frames`; so are `palette`, `weights`, `mix_to`, `statistics` and
+      `blending`.
+    palette: how far colors are moved to the styles' own.
     weights: of the styles.
     mix_to: styles to fade to.
     statistics: what normalizes the frames.
@@ -76,6 +79,7 @@ def convert(
     "--style or --style-size": _digest(styles),
     "--mix-to or --style-size": mix_to and _digest(mix_to),
     "--alpha": alpha,
+    "--palette": palette,
     "--mix": weights and list(weights),
     "--statistics": statistics,
     "--blending": blending,
@@ -93,6 +97,7 @@ def convert(
     list(styles),
     model=stylizer,
     alpha=alpha,
+    palette=palette,
     weights=weights,
     mix_to=mix_to and list(mix_to),
     count=_count_frames(video) if mix_to else None,

@@ -4,6 +4,9 @@ Frame by frame, a style transfer flickers for two reasons. AdaIN, and AdaConv at
 normalizes every frame by its own statistics, so that whatever enters the picture changes all of it.
 Here the frames of a shot share theirs. And noise and motion change the marks on every surface; so
 every frame is blended with those before it, moved along with what it shows (`steady.py`).
+
+A palette is given to a shot, too: the colors of some of its frames, once they are painted, say how
+those of all are moved.
 """
 
 import dataclasses
@@ -19,17 +22,22 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from adaconv_jax.checkpoints.load import DEFAULT_MODEL, load_model
-from adaconv_jax.inference import encode, mix, style_weight
+from adaconv_jax.inference import encode, mix, palette_of, palette_weight, style_weight
 from adaconv_jax.models.pictures import check_pictures, from_float, on_device, to_float
 from adaconv_jax.models.style_code import StyleCode, blend, check_mix
 from adaconv_jax.models.stylizer import ContentStats, Stylizer
 from adaconv_jax.ops.adain import ChannelStats
+from adaconv_jax.ops.palette import fit_colors, move_colors
 from adaconv_jax.video import steady
 from adaconv_jax.video.shots import Cuts
 
 STATISTICS = ("shot", "running", "frame")
 # The statistics of a shot are those of every eighth frame.
 EVERY = 8
+# So many frames of a shot at most are painted to measure the colors that get the palette.
+SAMPLES = 8
+# They are measured at up to twice as many pixels per side.
+_SAMPLED = 64
 # Share of a new measurement in a running average, per frame.
 PACE = 0.05
 # Frames rendered before the first that is wanted, so that it is mixed.
@@ -52,12 +60,37 @@ class Measured(NamedTuple):
   own_stats: ContentStats | None
 
 
+class Palette(NamedTuple):
+  """The colors that the styles have.
+
+  Attributes:
+    ends: from `measure_palette`, of each of the styles that the video fades between.
+    strength: how far colors are moved to them.
+  """
+
+  ends: tuple[jax.Array, ...]
+  strength: jax.Array
+
+
+class Colors(NamedTuple):
+  """How colors are moved; see `move_colors`.
+
+  Attributes:
+    measured: the colors of painted frames.
+    wanted: those of the style.
+  """
+
+  measured: jax.Array
+  wanted: jax.Array
+
+
 def stylize_frames(
   frames: Iterable[ArrayLike],
   style: ArrayLike | Sequence[ArrayLike],
   *,
   model: str | Path | Stylizer = DEFAULT_MODEL,
   alpha: ArrayLike = 1.0,
+  palette: ArrayLike = 0.0,
   weights: Sequence[float] | None = None,
   mix_to: ArrayLike | Sequence[ArrayLike] | None = None,
   count: int | None = None,
@@ -79,6 +112,9 @@ def stylize_frames(
     style: a picture such as a frame, of any size, or a sequence of them, which are mixed.
     model: as for `stylize`.
     alpha: 0 (content) to 1 (style).
+    palette: 0 (the model's own colors) to 1, how far the colors are moved to the style's own, as
+      for `stylize`. All frames of a shot are moved alike; with other `statistics`, as a running
+      average of them or the frame itself needs it.
     weights: of the styles' codes, which sum to 1; None: equal ones.
     mix_to: a style or several, to which the video fades: all of `style` in the first frame, all of
       this in the last one.
@@ -123,15 +159,23 @@ def stylize_frames(
     count = getattr(frames, "__len__", lambda: None)()
     if count is None:
       raise ValueError("count: expected the number of frames, which mix_to needs, got None")
+  toward = palette_weight(palette, "style", 1)
+  strength = style_weight(alpha)
   stylizer = model if isinstance(model, Stylizer) else load_model(model)
   ends = [mix_styles(stylizer, style, weights)]
   if mix_to is not None:
     ends.append(mix_styles(stylizer, mix_to, name="mix_to"))
+  aim = None
+  if toward is not None:
+    palettes = [_mix_palettes(style, weights)]
+    if mix_to is not None:
+      palettes.append(_mix_palettes(mix_to))
+    aim = Palette(tuple(palettes), toward if strength is None else toward * strength)
   # Frames of a fade differ in their style, and others than those of a shot in their statistics.
   alike = statistics == "shot" and mix_to is None
   batch = BATCH if alike and jax.default_backend() != "cpu" else 1
-  painter = _Painter(stylizer, tuple(ends), style_weight(alpha), count, batch)
-  return _stylize(frames, painter, statistics, blending, start)
+  painter = _Painter(stylizer, tuple(ends), strength, aim, count, batch, blending)
+  return _stylize(frames, painter, statistics, start)
 
 
 def mix_styles(
@@ -163,19 +207,34 @@ def mix_styles(
   return mix(codes, weights)
 
 
+def _mix_palettes(
+  style: ArrayLike | Sequence[ArrayLike], weights: Sequence[float] | None = None
+) -> jax.Array:
+  """The palette `[1, 5, 3, 16]` of styles that `mix_styles` has checked."""
+  styles: Any = list(style) if isinstance(style, list | tuple) else [style]
+  palettes = [palette_of(jnp.expand_dims(on_device(check_pictures("", one)), 0)) for one in styles]
+  return mix(palettes, weights)
+
+
 class _Painter:
-  """The model, the styles and alpha, and what they make of frames."""
+  """The model, the styles, alpha and palette, and what they make of frames."""
 
   def __init__(
     self,
     stylizer: Stylizer,
     ends: tuple[StyleCode, ...],
     alpha: jax.Array | None,
+    palette: Palette | None,
     count: int | None,
     batch: int,
+    blending: float,
   ):
     self.stylizer, self.ends, self.alpha, self.count = stylizer, ends, alpha, count
-    self.batch = batch
+    self.palette, self.batch, self.blending = palette, batch, blending
+
+  def is_blended(self, frame: np.ndarray) -> bool:
+    """Whether frames such as this one are blended with those before."""
+    return self.blending > 0 and min(frame.shape[:2]) >= steady.LEAST_SIDE
 
   def measure(self, frame: np.ndarray) -> Measured:
     """What normalization takes from this frame."""
@@ -188,6 +247,35 @@ class _Painter:
     share = self._share(index)
     padded = [*frames, *[frames[-1]] * (self.batch - len(frames))]  # one shape, one program
     return _render(self.stylizer, tuple(padded), self.ends, share, self.alpha, measured)
+
+  def wanted(self, index: int) -> jax.Array:
+    """The palette that this frame gets."""
+    assert self.palette is not None
+    ends, share = self.palette.ends, self._share(index)
+    return ends[0] if share is None else _between(ends[0], ends[1], share)
+
+  def fit(self, picture: jax.Array, index: int) -> Colors:
+    """Measures the colors of a painted frame."""
+    wanted = self.wanted(index)
+    return Colors(_fit(picture, wanted), wanted)
+
+  def fit_shot(self, frames: Sequence[np.ndarray], index: int, measured: Measured) -> Colors:
+    """Measures the colors of up to `SAMPLES` frames, painted as if they were frame `index`."""
+    thin = []
+    for start in range(0, len(frames), self.batch):
+      some: Sequence[Any] = frames[start : start + self.batch]
+      if self.is_blended(some[0]):  # as for the rendering, so that one program does both
+        some = [steady.on_grid(steady.begin(frame)) for frame in some]
+      thin += [_thin(picture) for picture in self.paint(some, index, measured)[: len(some)]]
+    seen = np.float32(np.arange(SAMPLES) < len(thin))
+    thin += [thin[-1]] * (SAMPLES - len(thin))
+    wanted = self.wanted(index)
+    return Colors(_fit_pooled(tuple(thin), wanted, seen), wanted)
+
+  def move(self, picture: jax.Array, colors: Colors) -> jax.Array:
+    """Moves the colors of a painted frame."""
+    assert self.palette is not None
+    return _move(picture, colors, self.palette.strength)
 
   def _share(self, index: int) -> jax.Array | None:
     """Of the style that the video fades to, at this frame."""
@@ -232,6 +320,93 @@ def _render(
   return stylizer.render(content, code, 1.0 if alpha is None else alpha)
 
 
+@jax.jit
+def _between(start: Any, end: Any, share: jax.Array) -> Any:
+  return blend(start, end, share)
+
+
+@jax.jit
+def _thin(picture: jax.Array) -> jax.Array:
+  h, w = picture.shape[:2]
+  return picture[:: max(h // _SAMPLED, 1), :: max(w // _SAMPLED, 1)]
+
+
+@jax.jit
+def _fit(picture: jax.Array, wanted: jax.Array) -> jax.Array:
+  return fit_colors(picture[None], wanted)
+
+
+@jax.jit
+def _fit_pooled(pictures: tuple[jax.Array, ...], wanted: jax.Array, seen: jax.Array) -> jax.Array:
+  return fit_colors(jnp.stack(pictures), wanted, seen.reshape(-1, 1, 1, 1), pooled=True)
+
+
+@jax.jit
+def _move(picture: jax.Array, colors: Colors, strength: jax.Array) -> jax.Array:
+  return move_colors(picture[None], colors.measured, colors.wanted, strength)[0]
+
+
+# Moves the colors of a painted frame, whose number is given, too.
+_Recolor = Callable[[jax.Array, int], jax.Array]
+
+
+def _recolor_shot(
+  painter: _Painter, frames: Sequence[np.ndarray], first: int, last: int, measured: Measured
+) -> _Recolor | None:
+  """Moves the colors of all frames of a shot alike, or in a fade from those of its ends on."""
+  if painter.palette is None:
+    return None
+  places = (first, last)[: len(painter.ends)]
+  ends = [painter.fit_shot(frames, index, measured) for index in places]
+
+  def recolor(picture: jax.Array, index: int) -> jax.Array:
+    colors = ends[0]
+    if len(ends) == 2:
+      colors = _between(ends[0], ends[1], jnp.float32((index - first) / max(last - first, 1)))
+    return painter.move(picture, colors)
+
+  return recolor
+
+
+def _recolor_running(painter: _Painter) -> _Recolor | None:
+  """Moves colors by a running average of what the frames of a shot need."""
+  if painter.palette is None:
+    return None
+  measured, target, age = None, None, 0
+
+  def recolor(picture: jax.Array, index: int) -> jax.Array:
+    nonlocal measured, target, age
+    if target is None or age % EVERY == 0:
+      target = painter.fit(picture, index).measured
+    measured = target if measured is None else _approach(measured, target)
+    age += 1
+    return painter.move(picture, Colors(measured, painter.wanted(index)))
+
+  return recolor
+
+
+def _recolor_frame(painter: _Painter) -> _Recolor | None:
+  if painter.palette is None:
+    return None
+  return lambda picture, index: painter.move(picture, painter.fit(picture, index))
+
+
+class _Samples:
+  """Some of the frames that are added, spread evenly, however many come."""
+
+  def __init__(self):
+    self.frames: list[np.ndarray] = []
+    self._step, self._added = 1, 0
+
+  def add(self, frame: np.ndarray) -> None:
+    if self._added % self._step == 0:
+      if len(self.frames) == SAMPLES:
+        self.frames, self._step = self.frames[::2], 2 * self._step
+      if self._added % self._step == 0:
+        self.frames.append(frame)
+    self._added += 1
+
+
 class _Pool:
   """The statistics of all pixels of several frames, from those of each."""
 
@@ -271,15 +446,17 @@ def _for_stats(function: Callable[[ChannelStats], ChannelStats], measured: Measu
 
 
 def _stylize(
-  frames: Iterable[ArrayLike], painter: _Painter, statistics: str, blending: float, start: int
+  frames: Iterable[ArrayLike], painter: _Painter, statistics: str, start: int
 ) -> Iterator[np.ndarray]:
   first = max(start - WARM_UP, 0)  # what is rendered first
-  share, dtype, followed, painted = jnp.float32(blending), None, None, None
-  for index, batch, measured, cut in _GROUPS[statistics](frames, painter, first):
+  share, dtype, followed, painted = jnp.float32(painter.blending), None, None, None
+  for index, batch, measured, cut, recolor in _GROUPS[statistics](frames, painter, first):
     dtype = batch[0].dtype
-    if not blending or min(batch[0].shape[:2]) < steady.LEAST_SIDE:
+    if not painter.is_blended(batch[0]):
       pictures = painter.paint(batch, index, measured)
-      shown = (pictures[offset] for offset in range(len(batch)))
+      shown = [pictures[offset] for offset in range(len(batch))]
+      if recolor is not None:
+        shown = [recolor(picture, index + offset) for offset, picture in enumerate(shown)]
     else:
       chain = []
       for offset, frame in enumerate(batch):
@@ -288,8 +465,10 @@ def _stylize(
         chain.append(followed)
       pictures = painter.paint([steady.on_grid(one) for one in chain], index, measured)
       shown = []
-      for one, picture in zip(chain, pictures, strict=False):
+      for offset, (one, picture) in enumerate(zip(chain, pictures, strict=False)):
         picture = steady.off_grid(one, picture)
+        if recolor is not None:
+          picture = recolor(picture, index + offset)
         if painted is None:
           painted = steady.Painted(picture, picture)
         painted, steadied = steady.blend(one, painted, picture, share)
@@ -300,62 +479,70 @@ def _stylize(
 
 
 def _by_shot(frames: Iterable[ArrayLike], painter: _Painter, first: int) -> Iterator[Any]:
-  """Yields number, frames, statistics, and whether a shot begins, for frames that go together."""
+  """Yields number, frames, statistics, whether a shot begins, and how colors are moved.
+
+  The frames go together.
+  """
   checked, index = _checked(frames), 0
-  for length, measured in _measure_shots(frames, painter):
+  for length, measured, samples in _measure_shots(frames, painter):
     shot = itertools.islice(checked, length)
-    cut, skipped = True, min(max(first - index, 0), length)
+    cut, skipped, end = True, min(max(first - index, 0), length), index + length
+    recolor = None
+    if skipped < length:
+      recolor = _recolor_shot(painter, samples, index, end - 1, measured)
     for _ in itertools.islice(shot, skipped):
       pass
     index += skipped
     while batch := list(itertools.islice(shot, painter.batch)):
-      yield index, batch, measured, cut
+      yield index, batch, measured, cut, recolor
       index += len(batch)
       cut = False
 
 
 def _measure_shots(
   frames: Iterable[ArrayLike], painter: _Painter
-) -> Iterator[tuple[int, Measured]]:
+) -> Iterator[tuple[int, Measured, list[np.ndarray]]]:
   """Runs ahead of the rendering, to the end of each shot."""
-  cuts, pool, length = Cuts(), _Pool(), 0
+  cuts, pool, samples, length = Cuts(), _Pool(), _Samples(), 0
   for frame in _checked(frames):
     if cuts.at(frame) and length:
-      yield length, pool.result()
-      pool, length = _Pool(), 0
+      yield length, pool.result(), samples.frames
+      pool, samples, length = _Pool(), _Samples(), 0
     if length % EVERY == 0:
       pool.add(painter.measure(frame))
+      if painter.palette is not None:
+        samples.add(frame)
     length += 1
   if length:
-    yield length, pool.result()
+    yield length, pool.result(), samples.frames
 
 
 def _by_running(frames: Iterable[ArrayLike], painter: _Painter, first: int) -> Iterator[Any]:
-  cuts, moments, target, age = Cuts(), None, None, 0
+  cuts, moments, target, age, recolor = Cuts(), None, None, 0, None
   for index, frame in enumerate(_checked(frames)):
     cut = cuts.at(frame)
     if index < first:
       continue
     if cut or moments is None:
-      moments, age = None, 0
+      moments, age, recolor = None, 0, _recolor_running(painter)
     if age % EVERY == 0:
       target = _to_moments(painter.measure(frame))
     moments = target if moments is None else _approach(moments, target)
     age += 1
-    yield index, [frame], _from_moments(moments), cut
+    yield index, [frame], _from_moments(moments), cut, recolor
 
 
 @jax.jit
-def _approach(moments: Measured, target: Measured) -> Measured:
-  return jax.tree.map(lambda a, b: a + PACE * (b - a), moments, target)
+def _approach(average: Any, target: Any) -> Any:
+  return jax.tree.map(lambda a, b: a + PACE * (b - a), average, target)
 
 
 def _by_frame(frames: Iterable[ArrayLike], painter: _Painter, first: int) -> Iterator[Any]:
-  cuts = Cuts()
+  cuts, recolor = Cuts(), _recolor_frame(painter)
   for index, frame in enumerate(_checked(frames)):
     cut = cuts.at(frame)
     if index >= first:
-      yield index, [frame], None, cut
+      yield index, [frame], None, cut, recolor
 
 
 _GROUPS = {"shot": _by_shot, "running": _by_running, "frame": _by_frame}

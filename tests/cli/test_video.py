@@ -54,7 +54,8 @@ def test_a_video_becomes_what_stylize_frames_makes_with_its_sound(folder, capsys
   code, printed = run(capsys, "--crf", 4)
   assert code == 0
   assert "out.mp4: 8 frames, 48 x 32" in printed.out and "8/8" in printed.err
-  expected = np.stack(list(stylize_frames(open_video("in.mp4"), style(), model=adain)))
+  made = stylize_frames(open_video("in.mp4"), style(), model=adain, palette=command.PALETTE)
+  expected = np.stack(list(made))
   assert np.abs(pictures_of("out.mp4") - expected).mean() < 6  # 4:2:0 of noisy pictures
   assert stamps("out.mp4") == stamps("in.mp4")
   assert sound_packets("out.mp4") == sound_packets("in.mp4")
@@ -147,6 +148,7 @@ def test_ctrl_c_leaves_a_video_that_plays_and_resume_goes_on(folder, capsys, mon
       ["--alpha", 0.5, "--crf", 30],
       "another --alpha (0.5 rather than 1.0), another --crf (30 rathe",
     ),
+    (["--palette", 0], "another --palette (0.0 rather than 0.6);"),
     (["--codec", "hevc"], "another --codec (hevc rather than h264);"),
     (["--mix", 1], "another --mix (1.0 rather than none);"),
     (["--style-size", 16], "another --style or --style-size;"),
@@ -241,6 +243,7 @@ def test_styles_are_mixed_and_the_mixture_fades(folder, capsys, adain):
     weights=[0.2, 0.8],
     mix_to=style(),
     count=8,
+    palette=command.PALETTE,
   )
   assert np.abs(pictures_of("out.mp4") - np.stack(list(mixed))).mean() < 10
 
@@ -252,7 +255,8 @@ def test_a_fade_ends_with_the_last_frame_where_the_file_promises_more(folder, ca
   )
   assert (open_video("in.mkv").count or 0) > 30
   arguments = ["in.mkv", "--style", "dots.png", "--mix-to", "ink.png", "--output", "out.mkv"]
-  assert main([*arguments, "--statistics", "frame", "--blending", "0", "--crf", "1"]) == 0
+  options = ["--statistics", "frame", "--blending", "0", "--crf", "1", "--palette", "0"]
+  assert main([*arguments, *options]) == 0
   last = list(open_video("in.mkv"))[-1:]
   wanted, other = (
     np.asarray(list(stylize_frames(last, style(name), model=adain, blending=0, statistics="frame")))

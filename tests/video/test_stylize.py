@@ -3,6 +3,7 @@
 The networks are small, and so are the frames.
 """
 
+import itertools
 from typing import Any
 
 import jax
@@ -12,6 +13,7 @@ import pytest
 from small_models import small_stylizer
 
 from adaconv_jax.ops.adain import channel_stats
+from adaconv_jax.ops.palette import match_palette, measure_palette
 from adaconv_jax.video import steady
 from adaconv_jax.video import stylize as module
 from adaconv_jax.video.stylize import mix_styles, stylize_frames
@@ -214,6 +216,8 @@ def test_a_size_is_compiled_once(adain):
     ({"style": []}, "style: expected at least one"),
     ({"weights": [0.5, 0.5]}, "weights: expected 1 numbers"),
     ({"alpha": 1.5}, "alpha: expected a number"),
+    ({"palette": 1.5}, "palette: expected a number"),
+    ({"palette": [0.5, 0.5]}, "palette: expected one number"),
     ({"frames": [np.zeros((16, 16, 4))]}, r"frames\[0\]: expected RGB"),
     ({"frames": [np.zeros((16, 16, 3)), np.zeros((16, 8, 3))]}, r"frames\[1\]: expected the shape"),
     ({"frames": "in.mp4"}, r"frames: expected pictures, such as open_video\(path\).*'in.mp4'"),
@@ -254,3 +258,89 @@ def test_statistics_of_contents_are_those_that_render_uses(transform, skips, req
   np.testing.assert_allclose(
     model.render(content.replace(stats=stats), code), model.render(content, code), atol=1e-4
   )
+
+
+def recolored(pictures, styles, strength, weights=None):
+  """What `match_palette` makes of all pictures together, as one tall one."""
+  weights = weights or [1 / len(styles)] * len(styles)
+  palettes = np.stack([measure_palette(jnp.asarray(style)[None]) for style in styles])
+  palette = jnp.asarray(np.tensordot(np.asarray(weights, np.float32), palettes, 1))
+  n, h, w, c = pictures.shape
+  tall = match_palette(pictures.reshape(1, n * h, w, c), palette, strength)
+  return np.asarray(tall).reshape(n, h, w, c)
+
+
+@pytest.mark.slow
+def test_frames_of_a_shot_get_the_palette_as_one_picture_does(adain, monkeypatch):
+  monkeypatch.setattr(module, "EVERY", 1)
+  frames, other = pictures(4), pictures(1, 5, (64, 64))[0] ** 3
+  options: Any = {"model": adain, "blending": 0, "weights": [0.3, 0.7]}
+  plain = np.stack(list(stylize_frames(frames, [STYLE, other], **options)))
+  given = np.stack(list(stylize_frames(frames, [STYLE, other], **options, palette=0.7)))
+  expected = recolored(plain, [STYLE, other], 0.7, [0.3, 0.7])
+  np.testing.assert_allclose(given, expected, atol=2e-3)  # of as many pixels, but other ones
+  assert np.abs(given - plain).mean() > 0.02
+
+
+@pytest.mark.slow
+def test_a_color_is_moved_alike_in_all_frames_of_a_shot(adain):
+  """Also where another one enters, which changes how a frame alone would be moved."""
+  frames = np.repeat(pictures(1, size=(64, 160)), 9, axis=0) * 0.7
+  frames[8, :, 130:] += 0.25  # in the second of the frames that are measured
+  options: Any = {"model": adain, "blending": 0.9, "palette": 1.0}
+  made = [
+    list(stylize_frames(frames, STYLE, **options, statistics=statistics))
+    for statistics in ("shot", "frame")
+  ]
+  shot, alone = (np.abs(one[8] - one[7])[:, :16].mean() for one in made)
+  assert shot < 0.3 * alone, (shot, alone)
+
+
+def test_frames_by_themselves_get_the_palette_that_stylize_gives_them(adain):
+  frames = pictures(3)
+  made = stylize_frames(
+    frames, STYLE, model=adain, statistics="frame", blending=0, palette=0.6, alpha=0.5
+  )
+  plain = adain.stylize(frames, adain.encode_style(STYLE), 0.5)
+  expected = match_palette(plain, measure_palette(jnp.asarray(STYLE)[None]), 0.3)
+  np.testing.assert_allclose(np.stack(list(made)), expected, atol=2e-3)
+
+
+def test_a_stream_gets_the_palette_and_follows_slowly(adain):
+  dark, light = pictures(1)[0] * 0.5, pictures(1)[0] * 0.55
+  options: Any = {"model": adain, "blending": 0, "palette": 1.0}
+  made = list(stylize_frames(iter([dark] * 2 + [light] * 40), STYLE, **options))
+  own = [next(stylize_frames([frame], STYLE, **options)) for frame in (dark, light)]
+  np.testing.assert_allclose(made[0], own[0], atol=1e-3)
+  distances = [np.abs(picture - own[1]).mean() for picture in made[2:]]
+  assert distances[0] > 2 * distances[-1]
+
+
+@pytest.mark.slow
+def test_a_fade_goes_from_one_palette_to_the_other(adain):
+  other = pictures(1, 5, (64, 64))[0] ** 3
+  frames = np.repeat(pictures(1), 5, axis=0)
+  options: Any = {"model": adain, "blending": 0, "palette": 1.0}
+  made = list(stylize_frames(frames, STYLE, **options, mix_to=other))
+  for picture, style in ((made[0], STYLE), (made[-1], other)):
+    own = next(stylize_frames(frames[:1], style, **options))
+    np.testing.assert_allclose(picture, own, atol=1e-3)
+  steps = [np.abs(b - a).mean() for a, b in itertools.pairwise(made)]
+  assert max(steps) < 2 * min(steps)
+
+
+def test_a_palette_of_0_is_none(adain):
+  frames = pictures(2)
+  plain = list(stylize_frames(frames, STYLE, model=adain))
+  np.testing.assert_array_equal(list(stylize_frames(frames, STYLE, model=adain, palette=0)), plain)
+
+
+@pytest.mark.parametrize("count", [1, 8, 9, 100, 1000])
+def test_samples_of_a_shot_are_few_and_spread_evenly(count):
+  samples = module._Samples()
+  for index in range(count):
+    samples.add(np.array(index))
+  found = [int(frame) for frame in samples.frames]
+  assert len(found) == count if count <= module.SAMPLES else 4 <= len(found) <= module.SAMPLES
+  assert found[0] == 0 and len(set(np.diff(found))) <= 1
+  assert count - found[-1] <= max(np.diff(found), default=1)
