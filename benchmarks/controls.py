@@ -1,6 +1,7 @@
 """What the controls cost, beside the plain picture in one style.
 
     python -m benchmarks.controls [--size 384] [--styles 4] [--rounds 3] [--model NAME ...]
+        [--only palette]
 
 Every line is a program of its own, from the content's pixels to the output's; styles are encoded
 before. Times are medians of calls taken in turns with the plain picture, and *share* is that of the
@@ -34,17 +35,18 @@ def main() -> None:
   parser.add_argument("--size", type=int, default=384)
   parser.add_argument("--styles", type=int, default=4)
   parser.add_argument("--rounds", type=int, default=3)
+  parser.add_argument("--only", default="", help="what the names of the controls have in them")
   parser.add_argument("--model", action="append", choices=shipped_models())
   args = parser.parse_args()
   print(", ".join(f"{key}: {value}" for key, value in describe_machine(False).items()))
   rows = []
   for name in args.model or shipped_models():
-    rows += table(name, args.size, args.styles, args.rounds)
+    rows += table(name, args.size, args.styles, args.rounds, args.only)
   print(markdown(HEADER, rows))
 
 
-def table(name: str, size: int, count: int, rounds: int) -> list[list[str]]:
-  """Measures all controls of a model."""
+def table(name: str, size: int, count: int, rounds: int, only: str = "") -> list[list[str]]:
+  """Measures the controls of a model whose names have `only` in them."""
   stylizer = load_model(name)
   content = jnp.asarray(pictures("content", 1, size))
   codes = [
@@ -67,15 +69,17 @@ def table(name: str, size: int, count: int, rounds: int) -> list[list[str]]:
 
   encode = program(lambda s, x: s.encode_content(x, for_alpha=False))
   cases = {
-    f"{count} styles mixed": program(lambda s, x, c: s.stylize(x, mix_codes(c)), codes),
-    f"{count} masks": program(lambda s, x, c, m: s.stylize(x, c, masks=m), codes, masks),
-    "map of alpha": program(stylize, codes[0], everywhere / 2),
-    "alpha 0.5": program(stylize, codes[0], half),
-    "detail 0.5": program(lambda s, x, c, d: s.stylize(x, c, detail=d), codes[0], half),
-    "palette 0.6": program(in_palette, codes[0], measure_palette(content)),
-    "color luminance": program(functools.partial(stylize, color="luminance"), codes[0]),
-    "stroke 2": program(functools.partial(stylize, stroke=2), codes[0]),
-    f"look size {size // 2}": program(functools.partial(stylize, look_size=size // 2), codes[0]),
+    f"{count} styles mixed": lambda: program(lambda s, x, c: s.stylize(x, mix_codes(c)), codes),
+    f"{count} masks": lambda: program(lambda s, x, c, m: s.stylize(x, c, masks=m), codes, masks),
+    "map of alpha": lambda: program(stylize, codes[0], everywhere / 2),
+    "alpha 0.5": lambda: program(stylize, codes[0], half),
+    "detail 0.5": lambda: program(lambda s, x, c, d: s.stylize(x, c, detail=d), codes[0], half),
+    "palette 0.6": lambda: program(in_palette, codes[0], measure_palette(content)),
+    "color luminance": lambda: program(functools.partial(stylize, color="luminance"), codes[0]),
+    "stroke 2": lambda: program(functools.partial(stylize, stroke=2), codes[0]),
+    f"look size {size // 2}": lambda: program(
+      functools.partial(stylize, look_size=size // 2), codes[0]
+    ),
   }
   plain, run_plain = program(stylize, codes[0])
   base = alternate(encode[1], run_plain, rounds).medians
@@ -83,7 +87,10 @@ def table(name: str, size: int, count: int, rounds: int) -> list[list[str]]:
   rows = [[name, "plain", format_seconds(base[1]), "1", f"{memory / 1e6:.0f}", "1"]]
   share = base[0] / base[1]
   rows.append([name, "encoder alone", format_seconds(base[0]), f"{share:.2f}", "", ""])
-  for what, (compiled, run) in cases.items():
+  for what, case in cases.items():
+    if only not in what:
+      continue
+    compiled, run = case()
     ours, theirs = alternate(run, run_plain, rounds).medians
     bytes_ = compiled.memory_analysis().temp_size_in_bytes
     bound = f" (bound {share + count * (1 - share):.2f})" if what.endswith("masks") else ""
