@@ -9,6 +9,7 @@ import jax
 import processes
 import pytest
 
+from adaconv_jax.models import refinement
 from adaconv_jax.ops.conv import dispatch
 
 # Where the processor's own forms of convolutions are tested.
@@ -62,6 +63,19 @@ def plain_convolutions(request):
     dispatch.SMALLEST_ON_CPU = 2**20
   yield
   dispatch.SMALLEST_ON_CPU = before
+
+
+@pytest.fixture(scope="session", autouse=True)
+def small_refinement(request):
+  """Codes are refined with pictures of 32 x 32, which takes a twentieth of the time.
+
+  Slow tests and programs that tests start do what users do.
+  """
+  before = refinement.SIDE
+  if request.config.getoption("markexpr") != "slow":
+    refinement.SIDE = 32
+  yield
+  refinement.SIDE = before
 
 
 @pytest.fixture(scope="module", autouse=True)

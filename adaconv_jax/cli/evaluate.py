@@ -33,6 +33,7 @@ from adaconv_jax.cli.options import (
   add_overwrite,
   add_palette,
   add_pictures,
+  add_refine,
   add_vgg_weights,
   in_range,
   path_text,
@@ -111,7 +112,7 @@ def _evaluate(args: argparse.Namespace, out: Path, stack: contextlib.ExitStack) 
     if contents and styles:
       every = len(contents) * len(styles)
       pairs = draw_pairs(len(contents), len(styles), args.pairs and min(args.pairs, every))
-      look = {"alpha": args.alpha, "detail": args.detail, "palette": args.palette}
+      look = {key: getattr(args, key) for key in ("alpha", "detail", "palette", "refine")}
       results = _run(
         models, network, contents, styles, pairs, out, look, score_faces=faces is not None
       )
@@ -127,6 +128,7 @@ def _evaluate(args: argparse.Namespace, out: Path, stack: contextlib.ExitStack) 
       "alpha": args.alpha,
       "detail": args.detail,
       "palette": args.palette,
+      "refine": args.refine,
       "cut": "scaled to the shorter side, then the square in the middle",
       "pairs": len(results.rows) // len(models),
       "drawn": args.pairs is not None,
@@ -156,8 +158,8 @@ def _parser(prog: str = "adaconv evaluate") -> argparse.ArgumentParser:
 Every picture is scaled to --size on its shorter side, smaller ones are enlarged, and the square in
 the middle is cut, so that all outputs have one size and their scores can be compared. Losses are
 computed with VGG-16 as it comes with the package, whatever the models' own encoders are. The models
-are rendered as in the papers, with --detail 0 and --palette 0, unlike by `adaconv stylize`, which
-takes 0.5 and 0.6.
+are rendered as in the papers, with --detail 0, --palette 0 and --refine 0, unlike by `adaconv
+stylize`, which takes 0.5, 0.6 and 3.
 
 The folder --output gets pairs.csv (a row per model and pair), summary.json (means, settings,
 models) and sheets: contents across, styles down. With --pairs N, the sheets show content, style
@@ -213,6 +215,7 @@ A file that cannot be read is reported and left out, with all its pairs. Exit co
   add_alpha(parser)
   add_detail(parser, 0.0)
   add_palette(parser, 0.0, "%(default)s")
+  add_refine(parser, 0)
   add_overwrite(parser)
   add_vgg_weights(parser)
   return parser

@@ -11,6 +11,7 @@ from adaconv_jax import images
 from adaconv_jax.checkpoints.load import DEFAULT_MODEL, shipped_models
 from adaconv_jax.cli.attempt import shown
 from adaconv_jax.files import expand, is_same, printable, unwritable
+from adaconv_jax.models.refinement import MOST_STEPS
 
 _TRAINED = (
   "the workdir of a training, a checkpoint in it, a file from `adaconv export`, or "
@@ -239,6 +240,18 @@ def add_palette(parser: argparse.ArgumentParser, default: float | None, shown: s
     metavar="P",
     help="how far the colors are moved to the style's own, from 0 (the papers' result) to 1; "
     f"default: {shown}",
+  )
+
+
+def add_refine(parser: argparse.ArgumentParser, default: int) -> None:
+  """Adds --refine."""
+  parser.add_argument(
+    "--refine",
+    type=in_range(int, 0, MOST_STEPS),
+    default=default,
+    metavar="N",
+    help="how many steps improve the style for the content: 0 (the papers' one pass) to "
+    f"{MOST_STEPS}; each takes as long as about 4 pictures of 256 x 256; default: %(default)s",
   )
 
 

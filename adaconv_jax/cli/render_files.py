@@ -29,8 +29,10 @@ from adaconv_jax.inference import (
   out_of_bucket,
   palette_of,
   palette_weight,
+  refined,
   render_encoded,
   render_watched,
+  squeezed,
   style_weight,
 )
 from adaconv_jax.models.pictures import on_device
@@ -55,6 +57,7 @@ class Look:
     alpha: strength of the style.
     detail: share of the contents' fine structure.
     palette: how far the outputs' colors are moved to the styles' own.
+    refine: how many steps improve a style's code for each content.
     color: whose colors the outputs have, one of `COLORS`.
     stroke: how coarse strokes are.
     look_size: pixels on the shorter side that give the strokes; None: the contents' own.
@@ -67,6 +70,7 @@ class Look:
   alpha: float = 1.0
   detail: float = 0.0
   palette: float = 0.0
+  refine: int = 0
   color: str = COLORS[0]
   stroke: float = 1.0
   look_size: int | None = None
@@ -151,10 +155,12 @@ class _Style(NamedTuple):
   Attributes:
     code: what the model needs of it.
     palette: its colors, which another thread measures; None: they are not needed.
+    small: what its code is refined with, from `squeezed`; None: it is not.
   """
 
   code: StyleCode
   palette: "Future[jax.Array] | None"
+  small: jax.Array | None
 
 
 class _Content(NamedTuple):
@@ -166,6 +172,7 @@ class _Content(NamedTuple):
     code: what is computed of them once; None: it is computed for every style.
     alpha: strength of the style, see `style_weight`.
     masks: `[K, h, w]`, or None.
+    small: what codes are refined with, from `squeezed`, or None where they are not.
     opacity: the alpha of the file, `[h, w]`, uint8, which the outputs get; None: they are opaque.
   """
 
@@ -174,6 +181,7 @@ class _Content(NamedTuple):
   code: ContentCode | None
   alpha: jax.Array | None
   masks: np.ndarray | None
+  small: jax.Array | None
   opacity: np.ndarray | None = None
 
 
@@ -222,11 +230,12 @@ def _read_content(
     alpha = style_weight(strength, 1, room)
   if look.masks is not None:
     masks = np.stack([_fit(mask, picture.shape, room) for mask in look.masks])
+  small = squeezed(padded, extent) if look.refine else None
   if extent is None and picture.shape[0] * picture.shape[1] > HUGE:
-    return _Content(on_device(padded), extent, None, alpha, masks, opacity)
+    return _Content(on_device(padded), extent, None, alpha, masks, small, opacity)
   for_alpha = alpha is not None and not is_map(alpha)
   code = encode_content(stylizer, padded, extent, for_alpha, look.stroke, look.look_size)
-  return _Content(code.pictures, extent, code, alpha, masks, opacity)
+  return _Content(code.pictures, extent, code, alpha, masks, small, opacity)
 
 
 def _check_painted(path: Path, picture: np.ndarray, look: Look) -> None:
@@ -259,7 +268,8 @@ def _read_style(
     region = _visible_region(content, index)
     style = match(style, content.pictures, extent, content.extent, region)
   code = encode(stylizer, style, extent)
-  return _Style(code, beside.submit(palette_of, style, extent) if look.palette else None)
+  palette = beside.submit(palette_of, style, extent) if look.palette else None
+  return _Style(code, palette, squeezed(style, extent) if look.refine else None)
 
 
 def _visible(content: _Content) -> np.ndarray | None:
@@ -296,7 +306,9 @@ def _make(
   overwrite: bool,
 ) -> Path:
   """Makes one image, and puts it at `output` whole or not at all."""
-  codes = [style.code for style in styles]
+  codes = [
+    refined(stylizer, style.code, content.small, style.small, look.refine) for style in styles
+  ]
   code = codes if content.masks is not None else mix(codes, look.weights)
   arguments = (content.alpha, detail_weight(look.detail), content.masks, in_render(look.color))
   if content.code is None:

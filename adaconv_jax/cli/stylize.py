@@ -25,6 +25,7 @@ from adaconv_jax.cli.options import (
   add_overwrite,
   add_palette,
   add_pictures,
+  add_refine,
   add_vgg_weights,
   in_range,
   path_text,
@@ -38,6 +39,7 @@ from adaconv_jax.ops.color import COLORS
 # interiors in several styles.
 DETAIL = 0.5
 PALETTE = 0.6
+REFINE = 3
 
 
 def main(argv: Sequence[str] | None = None, *, prog: str = "adaconv stylize") -> int:
@@ -124,6 +126,7 @@ def _look(args: argparse.Namespace, styles: list[Path]) -> Look:
     alpha=args.alpha,
     detail=args.detail,
     palette=palette,
+    refine=args.refine,
     color=args.color,
     stroke=args.stroke,
     look_size=args.look_size,
@@ -173,6 +176,7 @@ pairs failed; 2 nothing rendered, because of the arguments or the model; 130 int
   )
   add_detail(parser, DETAIL)
   add_palette(parser, None, f"{PALETTE}, or 0 beside another --color")
+  add_refine(parser, REFINE)
   add(
     "--color",
     choices=COLORS,

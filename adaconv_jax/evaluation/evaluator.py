@@ -18,6 +18,7 @@ from adaconv_jax.evaluation import artifacts
 from adaconv_jax.evaluation.peers import Peer
 from adaconv_jax.evaluation.similarity import Box, face_structure, load_lpips, ssim
 from adaconv_jax.images import ImageError, to_uint8
+from adaconv_jax.inference import refined, squeezed
 from adaconv_jax.models.style_code import StyleCode
 from adaconv_jax.models.stylizer import ContentCode, Stylizer
 from adaconv_jax.models.transfer_model import Params
@@ -121,6 +122,8 @@ class Evaluator:
     alpha: strength of the style, 0 to 1; of our models.
     detail: share of the content's fine structure, 0 to 1; of our models.
     palette: how far colors are moved to the style's own, 0 to 1; of our models.
+    refine: how many steps improve a style's code for each content; of our models. The score
+      "flicker" is of one code, as in a video.
   """
 
   def __init__(
@@ -132,6 +135,7 @@ class Evaluator:
     alpha: float = 1.0,
     detail: float = 0.0,
     palette: float = 0.0,
+    refine: int = 0,
   ):
     self._network = network
     lpips = load_lpips()
@@ -140,7 +144,7 @@ class Evaluator:
     self._painters = {
       name: _peer_painter(model, styles)
       if isinstance(model, Peer)
-      else _painter(model, [style.image for style in self._styles], alpha, detail, palette)
+      else _painter(model, [style.image for style in self._styles], alpha, detail, palette, refine)
       for name, model in models.items()
     }
 
@@ -175,11 +179,11 @@ class Evaluator:
     outputs: dict[str, list[Output]] = {}
     for model, painter in self._painters.items():
       outputs[model] = []
-      paint, paint_noisy = painter(reference.image), painter(noisy)
+      paint = painter(reference.image, noisy)
       for index in styles:
-        stylized = paint(index)
+        stylized, stylized_noisy = paint(index)
         scores = _measure(
-          self._network, self._lpips_params, stylized, paint_noisy(index), reference,
+          self._network, self._lpips_params, stylized, stylized_noisy, reference,
           self._styles[index], lpips=self._lpips,
         )  # fmt: skip
         if not np.isfinite(stylized).all():
@@ -195,29 +199,48 @@ class Evaluator:
     return outputs
 
 
-# Takes a content `[h, w, 3]` in [0, 1], and returns a function from the index of a style to the
-# picture of that content in that style.
-_Painter = Callable[[jax.Array], Callable[[int], jax.Array]]
+# Takes a content `[h, w, 3]` in [0, 1] and the same with noise, and returns a function from the
+# index of a style to the pictures of both in that style.
+_Painter = Callable[[jax.Array, jax.Array], Callable[[int], tuple[jax.Array, jax.Array]]]
 
 
 def _painter(
-  stylizer: Stylizer, styles: Sequence[jax.Array], alpha: float, detail: float, palette: float
+  stylizer: Stylizer,
+  styles: Sequence[jax.Array],
+  alpha: float,
+  detail: float,
+  palette: float,
+  refine: int,
 ) -> _Painter:
   codes = [_encode_style(stylizer, style) for style in styles]
   palettes = [_measure_palette(style) if palette else None for style in styles]
   look = {"alpha": alpha, "detail": detail, "palette": palette}
 
-  def painter(content: jax.Array) -> Callable[[int], jax.Array]:
-    code = _encode_content(stylizer, content, for_alpha=alpha != 1)
-    return lambda index: _render(stylizer, code, codes[index], palettes[index], **look)
+  def painter(content: jax.Array, noisy: jax.Array) -> Callable[[int], tuple[jax.Array, jax.Array]]:
+    both = [_encode_content(stylizer, one, for_alpha=alpha != 1) for one in (content, noisy)]
+
+    def paint(index: int) -> tuple[jax.Array, jax.Array]:
+      pictures = squeezed(content[None]), squeezed(styles[index][None])
+      style = refined(stylizer, codes[index], *pictures, refine)
+      first, second = (_render(stylizer, code, style, palettes[index], **look) for code in both)
+      return first, second
+
+    return paint
 
   return painter
 
 
 def _peer_painter(peer: Peer, styles: Sequence[np.ndarray]) -> _Painter:
-  def painter(content: jax.Array) -> Callable[[int], jax.Array]:
-    pixels = to_uint8(np.asarray(content))
-    return lambda index: jnp.asarray(peer.stylize(pixels, styles[index]) / np.float32(255))
+  def painter(content: jax.Array, noisy: jax.Array) -> Callable[[int], tuple[jax.Array, jax.Array]]:
+    both = [to_uint8(np.asarray(one)) for one in (content, noisy)]
+
+    def paint(index: int) -> tuple[jax.Array, jax.Array]:
+      first, second = (
+        jnp.asarray(peer.stylize(pixels, styles[index]) / np.float32(255)) for pixels in both
+      )
+      return first, second
+
+    return paint
 
   return painter
 

@@ -103,6 +103,11 @@ def stack_codes(codes: Sequence[StyleCode], contents: int) -> StyleCode:
   return jax.tree.map(join, *codes)
 
 
+def for_each(contents: int, code: T) -> T:
+  """Repeats what is of one style, or of one picture, for every content; leaf by leaf."""
+  return jax.tree.map(lambda x: jnp.broadcast_to(x, (contents, *x.shape[1:])), code)
+
+
 def is_map(alpha: float | jax.Array) -> bool:
   """Whether it is a strength for every pixel, `[h, w]` or `[n, h, w]`."""
   return isinstance(alpha, jax.Array | np.ndarray) and alpha.ndim > 1

@@ -28,10 +28,12 @@ from adaconv_jax.models.pictures import (
   to_float,
   with_numbers,
 )
+from adaconv_jax.models.refinement import check_steps, refine_code, squeeze
 from adaconv_jax.models.skips import Skips, Sources
 from adaconv_jax.models.style_code import (
   StyleCode,
   blend,
+  for_each,
   is_map,
   is_one,
   is_zero,
@@ -222,6 +224,67 @@ class Stylizer:
     else:
       features, where, _ = stylizer._padded_features(fitted, extent)
     return stylizer._apply(features, where, method="encode_style")
+
+  @with_numbers
+  def refine(
+    self,
+    code: StyleCode,
+    content: ArrayLike,
+    style: ArrayLike,
+    steps: int | jax.Array = 8,
+    *,
+    extent: Extent | None = None,
+    style_extent: Extent | None = None,
+  ) -> StyleCode:
+    """Improves the code of a style by gradient descent, most for the contents that are given.
+
+    What `encode_style` predicts is only about right. Every step renders the contents, compares
+    them with the style and themselves as in training, and corrects the code; model and pixels
+    stay as they are. It is done at 256 x 256, whatever the pictures' sizes, and takes about as
+    long as 4 renderings of that size for each step. Not in the papers; see `refine_code`.
+
+    Args:
+      code: from `encode_style`: of n styles, each of which is refined for its content, or of one,
+        which is refined for all contents together, such as frames of a video.
+      content: RGB `[h, w, 3]` or `[n, h, w, 3]`, float in [0, 1] or uint8, any size.
+      style: what the code is of, RGB `[h', w', 3]` or `[n, h', w', 3]`, float in [0, 1] or uint8.
+      steps: how many, 0 to 100; the first ones do most. An integer of JAX is not checked, and may
+        be unknown when the program is compiled.
+      extent: the valid region of the contents; None: all.
+      style_extent: that of the styles.
+
+    Returns:
+      Like `code`. Its derivative is that of `code`; the steps are taken for constant.
+
+    Raises:
+      ValueError: the code is not of this model, or not of one style or as many as there are
+        contents; content or style is no such picture; steps is no such number.
+    """
+    if not isinstance(steps, jax.Array):
+      steps = check_steps("steps", steps)
+    contents, styles = _batch("content", content, extent), _batch("style", style, style_extent)
+    _check_codes(self, code, contents.shape[0], None)
+    if styles.shape[0] not in (1, jax.tree.leaves(code)[0].shape[0]):
+      raise ValueError(
+        f"style: expected one, or those of the {jax.tree.leaves(code)[0].shape[0]} codes, got "
+        f"{styles.shape[0]}"
+      )
+    arrays = self, contents, styles, steps, extent, style_extent
+    return automatic(Stylizer._refine, code, *arrays, by_image=True)
+
+  @staticmethod
+  def _refine(
+    code: StyleCode,
+    stylizer: "Stylizer",
+    contents: jax.Array,
+    styles: jax.Array,
+    steps: int | jax.Array,
+    extent: Extent | None,
+    style_extent: Extent | None,
+  ) -> StyleCode:
+    contents, styles = squeeze(contents, extent), squeeze(styles, style_extent)
+    parts = stylizer.model, stylizer.vgg, stylizer.params, stylizer.vgg_params
+    return refine_code(*parts, code, contents, styles, steps)
 
   @with_numbers
   def stylize(
@@ -505,7 +568,7 @@ class Stylizer:
       if self.model.alpha_needs_own_style:
         code = blend(own_style, code, alpha)
     where = borders.inside(features)
-    stats = content.stats and _for_each(n, content.stats)
+    stats = content.stats and for_each(n, content.stats)
     first = stats and widen_stats(stats[0], channel_stats(features, where=where))
     if regions is not None:
       first = region_stats(features, regions[0], where=where)
@@ -596,7 +659,7 @@ class Stylizer:
     n, borders = canvas.shape[0], _borders(extent, canvas.shape[1])
     if not self.model.needs_scale_stats:
       return (channel_stats(content.features, where=borders.inside(content.features)),)
-    given = content.stats and _for_each(n, content.stats)
+    given = content.stats and for_each(n, content.stats)
     size = (content.features.shape[1] * STRIDE, content.features.shape[2] * STRIDE)
     seen = content.pictures if content.canvas is None else canvas
     sources = self._sources(seen, content.skips)
@@ -906,10 +969,6 @@ def _code_shapes(model: TransferModel, leaves: tuple[Any, ...], tree: Any) -> St
   # Constants of the program are transferred to the device, which the user may have disallowed.
   with jax.transfer_guard("allow"), only_shapes():
     return jax.eval_shape(encode, params, features)
-
-
-def _for_each(count: int, stats: ContentStats) -> ContentStats:
-  return jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape[1:])), stats)
 
 
 def _batch(name: str, pictures: ArrayLike, extent: Extent | None) -> jax.Array:

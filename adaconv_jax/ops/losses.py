@@ -213,7 +213,10 @@ def palette(images: jax.Array) -> jax.Array:
   even = images[:, : h // 2 * 2, : w // 2 * 2].reshape(n, h // 2, 2, w // 2, 2, 3)
   colors = at_least_float32(even).mean((2, 4)).reshape(n, -1, 3)
   ordered = jnp.sort(jnp.einsum("npc,dc->ndp", colors, _DIRECTIONS), axis=-1)
-  return ordered @ _shares(ordered.shape[-1])
+  if ordered.shape[-1] % PALETTE_SHARES:
+    return ordered @ _shares(ordered.shape[-1])
+  # The same, without a matrix of megabytes in the program.
+  return ordered.reshape(n, len(_DIRECTIONS), PALETTE_SHARES, -1).mean(-1)
 
 
 def _shares(count: int) -> np.ndarray:

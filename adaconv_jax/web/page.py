@@ -125,7 +125,14 @@ class _Bounded(OrderedDict):
 
 
 def build(
-  studio: Studio, folder: Path, *, model: str, detail: float, palette: float, shared: bool
+  studio: Studio,
+  folder: Path,
+  *,
+  model: str,
+  detail: float,
+  palette: float,
+  refine: int,
+  shared: bool,
 ) -> gr.Blocks:
   """Builds the page.
 
@@ -135,6 +142,7 @@ def build(
     model: the one that is chosen at first.
     detail: the same for detail.
     palette: of all pictures with the style's colors.
+    refine: the steps that are chosen at first.
     shared: whether the page is reached through Gradio's servers, which it then says.
   """
   where = (
@@ -152,7 +160,7 @@ def build(
         parts.add_pictures()
         parts.add_sliders(detail)
         parts.add_second_style()
-        parts.add_settings(model)
+        parts.add_settings(model, refine)
         parts.add_brush()
       with gr.Column(scale=6, min_width=320, elem_id="right"):
         parts.add_result()
@@ -229,7 +237,7 @@ class _Parts:
       )
       self.share = gr.Slider(0, 1, 0.5, step=0.05, label="Share of the second style")
 
-  def add_settings(self, model: str) -> None:
+  def add_settings(self, model: str, refine: int) -> None:
     """What is changed more rarely."""
     with gr.Accordion("Colors, strokes, size and model", open=False):
       self.color = gr.Radio(
@@ -238,6 +246,10 @@ class _Parts:
       self.strokes = gr.Slider(
         0.25, 4, 1, step=0.25, label="Strokes",
         info="2: twice as coarse. Below 1 they are finer, and take longer.",
+      )  # fmt: skip
+      self.refine = gr.Slider(
+        0, 10, refine, step=1, label="Refinement",
+        info="Steps toward the style. More take longer; 0 is one quick pass.",
       )  # fmt: skip
       self.size = gr.Radio(
         [(SIZE_NAMES[name], name) for name in work.SIZES], value="512", label="Size",
@@ -280,8 +292,8 @@ class _Parts:
       self._paint,
       [
         self.content, self.upload, self.style, self.own_style, self.second, self.own_second,
-        self.share, self.alpha, self.detail, self.color, self.strokes, self.size, self.model,
-        self.region, self.brush,
+        self.share, self.alpha, self.detail, self.color, self.strokes, self.refine, self.size,
+        self.model, self.region, self.brush,
       ],
       [self.status, self.result, self.png, self.jpeg],
       concurrency_limit=1,
@@ -321,7 +333,7 @@ class _Parts:
     """Makes a picture; yields the status, the result and both files, again and again."""
     (
       example, path, style_name, style_path, second_name, second_path, mix, strength, fine, colors,
-      coarse, pixels, which, area, layer,
+      coarse, steps, pixels, which, area, layer,
     ) = values  # fmt: skip
     try:
       if pixels not in work.SIZES or which not in self._studio.models:
@@ -335,6 +347,7 @@ class _Parts:
         alpha=strength,
         detail=fine,
         palette=self._palette,
+        refine=steps,
         color=colors,
         strokes=coarse,
         size=work.SIZES[pixels],
@@ -383,11 +396,11 @@ def _took(default: str, path: str | None) -> tuple[Any, Any, Any]:
   return None, gr.skip(), _status("Ready.")
 
 
-def first_wish(model: str, detail: float, palette: float) -> Wish:
+def first_wish(model: str, detail: float, palette: float, refine: int) -> Wish:
   """Returns what the page asks for if nothing is changed; the arguments are those of `build`."""
   contents, styles = work.examples("content"), work.examples("style")
   pictures = contents[FIRST_CONTENT], styles[FIRST_STYLE]
-  return Wish(*pictures, model, detail=detail, palette=palette)
+  return Wish(*pictures, model, detail=detail, palette=palette, refine=refine)
 
 
 def launch(page: gr.Blocks, *, host: str, port: int, share: bool) -> str | None:

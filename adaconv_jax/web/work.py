@@ -34,9 +34,12 @@ from adaconv_jax.inference import (
   out_of_bucket,
   palette_of,
   palette_weight,
+  refined,
   render_encoded,
+  squeezed,
   style_weight,
 )
+from adaconv_jax.models.refinement import MOST_STEPS
 from adaconv_jax.models.style_code import StyleCode, is_map
 from adaconv_jax.models.stylizer import Stylizer, look_stroke
 from adaconv_jax.ops.color import COLORS
@@ -54,9 +57,9 @@ MAX_UPLOAD_BYTES = 40 * 2**20
 MAX_SECONDS = 120.0
 # Longer side of the two pictures that are compared in the browser, and of what is painted on.
 PREVIEW, BRUSH_SIDE = 1280, 640
-# Seconds for a million painted pixels on two cores, until this machine's are known, and for a
-# million of the result when it is enlarged.
-PACE, ENLARGING = 8.0, 0.8
+# Seconds for a million painted pixels on two cores, until this machine's are known, for a million
+# of the result when it is enlarged, and for a step of a refinement.
+PACE, ENLARGING, REFINING = 8.0, 0.8, 0.7
 # Compiled programs of so many kinds of pictures are kept in memory.
 MAX_KINDS = 24
 
@@ -83,6 +86,7 @@ class Wish:
     alpha: strength of the style, 0 to 1.
     detail: share of the content's fine structure, 0 to 1.
     palette: how far the colors are moved to the styles' own, 0 to 1; only with the color "style".
+    refine: how many steps improve the styles for the content, 0 to 100.
     color: one of `ops.color.COLORS`.
     strokes: how coarse strokes are; 1 is the model's own at `LOOK_SIZE`.
     size: pixels of the shorter side; smaller pictures stay as they are, as do all with None.
@@ -100,6 +104,7 @@ class Wish:
   alpha: float = 1.0
   detail: float = 0.0
   palette: float = 0.0
+  refine: int = 0
   color: str = "style"
   strokes: float = 1.0
   size: int | None = 512
@@ -110,6 +115,8 @@ class Wish:
     for name in ("share", "alpha", "detail", "palette"):
       if not 0 <= getattr(self, name) <= 1:
         raise Refused(f"{name}: expected a number in [0, 1], got {getattr(self, name)}.")
+    if self.refine not in range(MOST_STEPS + 1):
+      raise Refused(f"refine: expected a whole number from 0 to {MOST_STEPS}, got {self.refine}.")
     if not 0 < self.strokes < math.inf:
       raise Refused(f"strokes: expected a number above 0, got {self.strokes}.")
     if self.color not in COLORS:
@@ -251,6 +258,7 @@ class Studio:
     seconds = painted / 1e6 * self._pace * decodings
     if painted != pixels:
       seconds += pixels / 1e6 * ENLARGING
+    seconds += wish.refine * (1 if wish.second is None else 2) * REFINING
     if seconds > self._max_seconds:
       raise Refused(
         f"{width} x {height} pixels with these strokes would take about {seconds:.0f} s, and this "
@@ -283,11 +291,16 @@ class Studio:
     codes: list[StyleCode] = []
     palettes: list[jax.Array] = []
     toward = palette_weight(wish.palette, wish.color) if wish.color == "style" else None
+    small = squeezed(padded, extent) if wish.refine else None
     for style in styles:
       fitted, style_extent = in_bucket(stylizer, style)
       if wish.color == "match":
         fitted = match(fitted, code.pictures, style_extent, code.extent)
-      codes.append(encode(stylizer, fitted, style_extent))
+      style_code = encode(stylizer, fitted, style_extent)
+      if small is not None:
+        own = squeezed(fitted, style_extent)
+        style_code = refined(stylizer, style_code, small, own, int(wish.refine))
+      codes.append(style_code)
       if toward is not None:
         palettes.append(palette_of(fitted, style_extent))
     weights = None if len(codes) == 1 else (1 - wish.share, wish.share)
@@ -321,6 +334,7 @@ def _kind(
     strength,
     wish.detail > 0,
     wish.palette > 0,
+    wish.refine > 0,
     wish.color,
   )
 

@@ -54,7 +54,8 @@ def test_one_pair_becomes_the_file_that_stylize_makes(folder, capsys, adain):
   arguments = ("--content", "c/cat.png", "--style", "s/ink.png", "--alpha", "0.5")
   code = main([*arguments, "--output", "new/out.png"])
   assert (code, capsys.readouterr().err) == (0, "")  # no progress bar
-  made = {"model": adain, "alpha": 0.5, "detail": command.DETAIL, "palette": command.PALETTE}
+  look = {"detail": command.DETAIL, "palette": command.PALETTE, "refine": command.REFINE}
+  made = {"model": adain, "alpha": 0.5, **look}
   expected = stylize(pixels("c/cat.png"), pixels("s/ink.png"), **made)
   np.testing.assert_array_equal(pixels("new/out.png"), expected)
   assert [path.name for path in Path("new").iterdir()] == ["out.png"]
@@ -101,7 +102,8 @@ def test_folders_become_all_pairs_each_image_read_and_each_style_encoded_once(
   assert {path.name for path in Path("out").iterdir()} == names
   assert sorted(read) == ["c/cat.png", "c/dog.png", "s/dots.png", "s/ink.png"]
   assert len(encoded) == 2
-  made = {"model": adain, "detail": command.DETAIL, "palette": command.PALETTE}
+  look = {"detail": command.DETAIL, "palette": command.PALETTE, "refine": command.REFINE}
+  made = {"model": adain, **look}
   expected = stylize(pixels("c/dog.png"), pixels("s/dots.png"), **made)
   np.testing.assert_array_equal(pixels("out/dog--dots.png"), expected)
 
@@ -134,7 +136,7 @@ def test_a_palette_beside_the_contents_colors_is_refused_and_the_default_is_none
   assert (code, out) == (2, [])
   assert errors[0].startswith("error: --palette and --color: expected --color style beside")
   assert main([*arguments, "--output", "out.png"]) == 0
-  made = {"model": adain, "detail": command.DETAIL, "color": color}
+  made = {"model": adain, "detail": command.DETAIL, "refine": command.REFINE, "color": color}
   expected = stylize(pixels("c/cat.png"), pixels("s/ink.png"), **made)
   np.testing.assert_array_equal(pixels("out.png"), expected)
 
@@ -182,7 +184,18 @@ def test_pictures_of_many_sizes_are_compiled_once_per_bucket(folder, monkeypatch
 def test_a_picture_of_an_odd_size_becomes_what_stylize_makes(folder, adain, alpha, detail):
   odd_sizes("photos", (27, 38))
   odd_sizes("paintings", (59, 61))
-  arguments = ["--content", "photos", "--style", "paintings", "--alpha", alpha, "--palette", "0"]
+  arguments = [
+    "--content",
+    "photos",
+    "--style",
+    "paintings",
+    "--alpha",
+    alpha,
+    "--palette",
+    "0",
+    "--refine",
+    "0",
+  ]
   assert main([*arguments, "--detail", detail, "--output", "out.png"]) == 0
   content, style = pixels("photos/27x38.png"), pixels("paintings/59x61.png")
   expected = stylize(content, style, model=adain, alpha=float(alpha), detail=float(detail))

@@ -69,7 +69,17 @@ def test_the_command_makes_what_stylize_makes(adain, color, tmp_path, monkeypatc
   for index, content in enumerate(CONTENT):
     images.save(f"c/{index}.png", content[:15, :21])
   images.save("s.png", STYLE[:, :19])
-  arguments = ["--content", "c", "--style", "s.png", "--color", color, "--detail=0", "--palette=0"]
+  arguments = [
+    "--content",
+    "c",
+    "--style",
+    "s.png",
+    "--color",
+    color,
+    "--detail=0",
+    "--palette=0",
+    "--refine=0",
+  ]
   assert command.main([*arguments, "--output", "out"]) == 0
   style = np.asarray(Image.open("s.png"))
   for path in Path("c").iterdir():

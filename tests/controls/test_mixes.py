@@ -96,7 +96,16 @@ def folder(tmp_path, monkeypatch, adain):
 
 @pytest.mark.slow
 def test_the_command_mixes_all_styles_in_every_output(adain, folder):
-  arguments = ["--content", "c", "--style", "dots.png", "ink.png", "--detail=0", "--palette=0"]
+  arguments = [
+    "--content",
+    "c",
+    "--style",
+    "dots.png",
+    "ink.png",
+    "--detail=0",
+    "--palette=0",
+    "--refine=0",
+  ]
   assert command.main([*arguments, "--mix", "0.7", "0.3", "--output", "out"]) == 0
   assert [path.name for path in Path("out").iterdir()] == ["cat--dots+ink.png"]
   styles = [np.asarray(Image.open(name)) for name in ("dots.png", "ink.png")]

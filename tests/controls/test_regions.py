@@ -221,6 +221,7 @@ def made(*options):
     "ink.png",
     "--detail=0",
     "--palette=0",
+    "--refine=0",
   ]
   assert command.main([*arguments, "--output", "out.png", "--overwrite", *options]) == 0
   return pixels("out.png").astype(int)
@@ -242,7 +243,15 @@ def test_the_command_takes_one_mask_per_style_or_a_label_picture(adain, folder):
 def test_the_command_takes_a_mask_for_alpha(adain, folder):
   expected = stylize(pixels("cat.png"), pixels("dots.png"), model=adain, alpha=0.5 * LEFT[:15, :21])
   arguments = ["--content", "cat.png", "--style", "dots.png", "--output", "one.png"]
-  options = ["--alpha-mask", "left.png", "--alpha", "0.5", "--detail=0", "--palette=0"]
+  options = [
+    "--alpha-mask",
+    "left.png",
+    "--alpha",
+    "0.5",
+    "--detail=0",
+    "--palette=0",
+    "--refine=0",
+  ]
   assert command.main([*arguments, *options]) == 0
   assert np.abs(pixels("one.png") - np.asarray(expected, int)).max() <= 1
 

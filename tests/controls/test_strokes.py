@@ -158,6 +158,7 @@ def test_the_command_makes_what_stylize_makes(adain, tmp_path, monkeypatch, opti
     "out.png",
     "--detail=0",
     "--palette=0",
+    "--refine=0",
   ]
   assert command.main([*arguments, *options]) == 0
   content, style = (np.asarray(Image.open(name)) for name in ("cat.png", "s.png"))

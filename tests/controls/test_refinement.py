@@ -1,0 +1,165 @@
+"""`refine`: codes that bring the outputs closer to the style, and with which other controls."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+from small_models import picture, small_stylizer
+
+from adaconv_jax import load_model, stylize
+from adaconv_jax.models import refinement
+
+CONTENT, STYLE, OTHER = picture(0, 32, 48), picture(1, 24, 24) ** 3, 1 - 0.5 * picture(2, 24, 24)
+MODELS = ("adain", "adaconv", "adaconv_plus")
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def stylizer(request):
+  return small_stylizer(request.param)
+
+
+@pytest.fixture(scope="module")
+def adain():
+  return small_stylizer("adain")
+
+
+def misses(stylizer, stylized, style) -> float:
+  """How far VGG's statistics of two pictures are apart, by NumPy."""
+  layers, total = ("relu1_1", "relu2_1", "relu3_1", "relu4_1"), 0.0
+  seen, wanted = (
+    stylizer.vgg.apply({"params": stylizer.vgg_params}, jnp.asarray(x)[None], layers)
+    for x in (stylized, style)
+  )
+  for layer in layers:
+    ours, theirs = np.asarray(seen[layer], np.float64), np.asarray(wanted[layer], np.float64)
+    total += np.mean((ours.mean((0, 1, 2)) - theirs.mean((0, 1, 2))) ** 2)
+    total += np.mean((ours.std((0, 1, 2)) - theirs.std((0, 1, 2))) ** 2)
+  return float(total)
+
+
+def example(kind: str, name: str, width: int, height: int) -> np.ndarray:
+  file = Path(__file__).parents[2] / "examples" / kind / f"{name}.jpg"
+  return np.asarray(Image.open(file).resize((width, height))) / np.float32(255)
+
+
+def test_outputs_come_closer_to_the_style():
+  shipped = load_model("adaconv")
+  content, style = example("content", "palace", 48, 32), example("style", "night", 32, 32)
+  plain, refined = (stylize(content, style, model=shipped, refine=steps) for steps in (0, 6))
+  assert misses(shipped, refined, style) < 0.9 * misses(shipped, plain, style)
+
+
+def test_0_steps_are_what_it_is_without_it(adain):
+  np.testing.assert_array_equal(
+    stylize(CONTENT, STYLE, model=adain, refine=0), stylize(CONTENT, STYLE, model=adain)
+  )
+
+
+@pytest.mark.slow
+def test_no_step_changes_no_code(stylizer):
+  code = stylizer.encode_style(STYLE)
+  same = stylizer.refine(code, CONTENT, STYLE, 0)
+  jax.tree.map(np.testing.assert_array_equal, same, code)
+
+
+@pytest.mark.slow
+def test_every_content_of_a_batch_has_its_own_code(stylizer):
+  contents = np.stack([CONTENT, CONTENT**2])
+  given = stylize(contents, STYLE, model=stylizer, refine=3)
+  for content, one in zip(contents, given, strict=True):
+    alone = stylize(content, STYLE, model=stylizer, refine=3)
+    np.testing.assert_allclose(one, alone, atol=2e-3)
+
+
+@pytest.mark.slow
+def test_one_code_for_several_contents_is_refined_for_all(adain):
+  contents, code = np.stack([CONTENT, CONTENT**2]), adain.encode_style(STYLE)
+  together = adain.refine(code, contents, STYLE, 6)
+  assert jax.tree.map(np.shape, together) == jax.tree.map(np.shape, code)
+
+  def missed(code: Any) -> float:
+    return sum(misses(adain, adain.stylize(content, code), STYLE) for content in contents)
+
+  assert missed(together) < 0.95 * missed(code)
+  alone = adain.refine(code, CONTENT, STYLE, 6)
+  assert not np.allclose(together.mean, alone.mean, rtol=1e-3)
+
+
+@pytest.mark.slow
+def test_the_sizes_of_the_pictures_have_no_influence_on_a_code(adain):
+  code, large = adain.encode_style(STYLE), CONTENT.repeat(4, 0).repeat(4, 1)
+  first, second = (adain.refine(code, content, STYLE, 3) for content in (CONTENT, large))
+  for start, one, other in zip(code, first, second, strict=True):
+    assert np.abs(one - other).mean() < 0.3 * np.abs(one - start).mean()
+
+
+@pytest.mark.slow
+def test_a_mix_with_weight_1_and_a_mask_of_ones_are_the_first_style(adain):
+  first = stylize(CONTENT, STYLE, model=adain, refine=2)
+  mixed = stylize(CONTENT, [STYLE, OTHER], model=adain, refine=2, weights=(1.0, 0.0))
+  np.testing.assert_allclose(mixed, first, atol=1e-4)
+  masks = np.ones((1, 32, 48), np.float32)
+  masked = stylize(CONTENT, [STYLE], model=adain, refine=2, masks=masks)
+  np.testing.assert_allclose(masked, first, atol=2e-3)
+
+
+@pytest.mark.slow
+def test_alpha_0_is_the_content(adain):
+  photograph = stylize(CONTENT, STYLE, model=adain, refine=2, alpha=0.0)
+  np.testing.assert_allclose(photograph, CONTENT, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_under_jit_and_vmap(adain):
+  given = stylize(CONTENT, STYLE, model=adain, refine=2)
+  function = lambda content: stylize(content, STYLE, model=adain, refine=2)  # noqa: E731
+  np.testing.assert_allclose(jax.jit(function)(CONTENT), given, atol=2e-3)
+  mapped = jax.vmap(function)(np.stack([CONTENT, CONTENT[::-1]]))
+  np.testing.assert_allclose(mapped[0], given, atol=2e-3)
+
+
+@pytest.mark.slow
+def test_gradients_take_the_steps_for_constant(adain):
+  code = adain.encode_style(STYLE)
+  moved = jax.grad(lambda code: jnp.sum(adain.refine(code, CONTENT, STYLE, 2).std ** 2))(code)
+  np.testing.assert_allclose(moved.std, 2 * adain.refine(code, CONTENT, STYLE, 2).std, rtol=1e-4)
+  np.testing.assert_array_equal(moved.mean, 0)
+  gradient = jax.grad(lambda c: jnp.mean(stylize(c, STYLE, model=adain, refine=2)))(
+    jnp.asarray(CONTENT)
+  )
+  assert np.isfinite(gradient).all() and np.abs(gradient).max() > 0
+
+
+@pytest.mark.parametrize("steps", [-1, 101, 1.5, True, "3", None, np.array([1, 2])])
+def test_other_numbers_of_steps_are_refused(adain, steps):
+  message = r"expected a whole number from 0 to 100, got"
+  with pytest.raises(ValueError, match=rf"^refine: {message}"):
+    stylize(CONTENT, STYLE, model=adain, refine=steps)
+  with pytest.raises(ValueError, match=rf"^steps: {message}"):
+    adain.refine(adain.encode_style(STYLE), CONTENT, STYLE, steps)
+
+
+def test_styles_that_do_not_fit_the_codes_are_refused(adain):
+  code = adain.encode_style(STYLE)
+  with pytest.raises(ValueError, match=r"^style: expected one, or those of the 1 codes, got 2"):
+    adain.refine(code, CONTENT, np.stack([STYLE, STYLE]), 1)
+  codes = adain.encode_style(np.stack([STYLE, STYLE]))
+  with pytest.raises(ValueError, match="code: expected one style, or one for each of 1 contents"):
+    adain.refine(codes, CONTENT, STYLE, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MODELS)
+def test_shipped_models_miss_a_third_less_of_a_style(name):
+  model = load_model(name)
+  before = after = 0.0
+  for content, style in (("flower", "mosaic"), ("palace", "night"), ("cat", "woodblock")):
+    pictures = example("content", content, 256, 256), example("style", style, 256, 256)
+    before += misses(model, stylize(*pictures, model=model), pictures[1])
+    after += misses(model, stylize(*pictures, model=model, refine=4), pictures[1])
+  assert refinement.SIDE == 256
+  assert after < (0.85 if name == "adain" else 0.67) * before
