@@ -7,6 +7,7 @@
 stylized.jpg            README's rows: photograph, painting, and what each model makes of them
 strength.jpg            AdaConv's pictures with more and more detail, and with more and more alpha
 palette.jpg             paintings, photographs, and AdaConv's pictures with more and more palette
+refined.jpg             paintings, photographs, and AdaConv's pictures after more and more steps
 colors.jpg              the content's colors kept: not at all, by luminance, by matched styles
 mix.jpg                 four styles in the corners, and 5 x 5 mixes between them
 regions.jpg             a portrait with a painted background, and two styles side by side
@@ -54,6 +55,10 @@ PALETTE_PAIRS, PALETTES = (
   (("cat", "night"), ("palace", "wash"), ("flower", "facets")),
   (0.0, 0.6, 1.0),
 )
+REFINE_PAIRS, REFINE_STEPS = (
+  (("cat", "night"), ("palace", "wash"), ("flower", "mosaic"), ("astronaut", "woodblock")),
+  (0, 1, 3, 10),
+)
 COLOR_PAIRS = (("adaconv", "astronaut", "night"), ("adain", "coffee", "woodblock"))
 COLOR_SIZE = 320
 MIX_CONTENT, MIX_STYLES, MIX_STEPS = "palace", ("night", "mosaic", "ink", "woodblock"), 5
@@ -89,6 +94,7 @@ def main() -> None:
     "stylized.jpg": readme_rows,
     "strength.jpg": lambda models: strength_rows(models["adaconv"]),
     "palette.jpg": lambda models: palette_rows(models["adaconv"]),
+    "refined.jpg": lambda models: refined_rows(models["adaconv"]),
     "colors.jpg": color_rows,
     "mix.jpg": lambda models: mix_square(models["adaconv"]),
     "regions.jpg": lambda models: region_row(models["adain"]),
@@ -133,7 +139,10 @@ def readme_rows(models: dict[str, Stylizer]) -> np.ndarray:
     for content, style in README_PAIRS
   ]
   made = [
-    [np.asarray(stylize(model, content[None], style))[0] for content, style in pairs]
+    [
+      np.asarray(adaconv_jax.stylize(content, style, model=model, refine=REFINE_STEPS[-1]))
+      for content, style in pairs
+    ]
     for model in models.values()
   ]
   contents, styles = zip(*pairs, strict=True)
@@ -169,6 +178,19 @@ def palette_rows(model: Stylizer) -> np.ndarray:
     contents, palette = np.stack([content] * len(PALETTES)), np.array(PALETTES, np.float32)
     made = adaconv_jax.stylize(contents, style, model=model, detail=0.3, palette=palette)
     rows.append([style, content, *np.asarray(made)])
+  return images.contact_sheet(rows)
+
+
+def refined_rows(model: Stylizer) -> np.ndarray:
+  """Makes a row per pair: style, content, and the picture after more and more steps."""
+  rows = []
+  for pair in REFINE_PAIRS:
+    content, style = squares(*pair, COLOR_SIZE)
+    made = [
+      np.asarray(adaconv_jax.stylize(content, style, model=model, refine=steps))
+      for steps in REFINE_STEPS
+    ]
+    rows.append([style, content, *made])
   return images.contact_sheet(rows)
 
 
