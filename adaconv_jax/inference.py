@@ -427,6 +427,14 @@ def refined(
   return _refined(stylizer, code, contents, styles, steps, together)
 
 
+def compile_refined(stylizer: Stylizer) -> None:
+  """Compiles what `refined` runs for one content, so that a thread does so beside other work."""
+  code = stylizer.code_shapes()
+  pictures = jax.eval_shape(squeeze, jax.ShapeDtypeStruct((1, 16, 16, 3), np.float32))
+  steps = jax.ShapeDtypeStruct((), np.int32)
+  _refined.lower(stylizer, code, pictures, pictures, steps, False).compile()
+
+
 @jax.jit
 def squeezed(pictures: jax.Array, extent: Extent | None = None) -> jax.Array:
   """Resizes `[n, h, w, 3]` to what codes are refined with, compiled by itself; see `squeeze`."""

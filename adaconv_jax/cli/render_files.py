@@ -18,6 +18,7 @@ from adaconv_jax.cli.pairs import Pair
 from adaconv_jax.files import printable, replacing
 from adaconv_jax.inference import (
   compile_in_palette,
+  compile_refined,
   detail_weight,
   encode,
   encode_content,
@@ -112,9 +113,11 @@ def render_pairs(
   with (
     Bar(total=len(pairs), unit="image", disable=len(pairs) == 1) as bar,
     ThreadPoolExecutor(1) as beside,
+    ThreadPoolExecutor(1) as longer,
   ):
     # The first content and the first style compile a program each: both at once take less time. So
-    # do rendering and what a palette needs.
+    # do rendering and what a palette needs, and the steps of a refinement beside all of these.
+    steps = longer.submit(compile_refined, stylizer) if look.refine else None
     first = (look.together or (pairs[0].style.path,))[0]
     started = None
     if look.color != "match":
@@ -143,7 +146,8 @@ def render_pairs(
               codes[style, index] = _attempt(style, _read_style, *arguments)
           found = [codes[key] for key in keys]
           if all(code is not None for code in found):
-            done = _attempt(pair.output, _make, stylizer, content, found, compiled, look, *saving)
+            futures = steps, compiled
+            done = _attempt(pair.output, _make, stylizer, content, found, futures, look, *saving)
         failed += done is None
         bar.update()
   return failed
@@ -300,12 +304,15 @@ def _make(
   stylizer: Stylizer,
   content: _Content,
   styles: list[_Style],
-  compiled: "Future[None] | None",
+  compiled: "tuple[Future[None] | None, Future[None] | None]",
   look: Look,
   quality: int,
   overwrite: bool,
 ) -> Path:
   """Makes one image, and puts it at `output` whole or not at all."""
+  steps, palette = compiled
+  if steps is not None:
+    steps.result()
   codes = [
     refined(stylizer, style.code, content.small, style.small, look.refine) for style in styles
   ]
@@ -317,8 +324,8 @@ def _make(
   else:
     made = render_encoded(stylizer, content.code, code, *arguments)
   if (strength := palette_weight(look.palette, look.color)) is not None:
-    if compiled is not None:
-      compiled.result()
+    if palette is not None:
+      palette.result()
     palettes = [style.palette.result() for style in styles if style.palette is not None]
     made = in_palette(made, palettes, strength, look.weights, *_where(content))
   stylized = np.asarray(made)[0] if content.code is None else out_of_bucket(content.code, made)

@@ -74,7 +74,7 @@ def check_steps(name: str, steps: Any) -> int:
   raise ValueError(f"{name}: expected a whole number from 0 to {MOST_STEPS}, got {steps!r}")
 
 
-def squeeze(pictures: jax.Array, extent: Extent | None) -> jax.Array:
+def squeeze(pictures: jax.Array, extent: Extent | None = None) -> jax.Array:
   """Resizes pictures to what codes are refined with, without keeping the aspect ratio.
 
   Args:

@@ -225,6 +225,12 @@ class Stylizer:
       features, where, _ = stylizer._padded_features(fitted, extent)
     return stylizer._apply(features, where, method="encode_style")
 
+  def code_shapes(self) -> StyleCode:
+    """Returns the shapes and types of a code of one style, `jax.ShapeDtypeStruct`."""
+    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), x.dtype), self.params)
+    leaves, tree = jax.tree.flatten(like)
+    return _code_shapes(self.model, tuple(leaves), tree)
+
   @with_numbers
   def refine(
     self,
@@ -926,7 +932,7 @@ def _check_codes(stylizer: Stylizer, code: Any, contents: int, masks: Any) -> li
 
 def _check_code(stylizer: Stylizer, code: Any) -> None:
   """Checks that a code is one of this model, whatever its number of styles."""
-  expected = _shapes(stylizer)
+  expected = stylizer.code_shapes()
   leaves, tree = jax.tree.flatten(code)
   shapes = [np.shape(leaf) for leaf in leaves]
   name = f"code: expected what encode_style of this model ({stylizer.model.transform}) returns"
@@ -946,13 +952,6 @@ def _check_code(stylizer: Stylizer, code: Any) -> None:
   pairs = zip(shapes, wanted, strict=True)
   got, shape = next((pair for pair in pairs if pair[0][1:] != pair[1]), (shapes[0], wanted[0]))
   raise ValueError(f"{name}, arrays {['n', *shape]} of one n, got {list(got)}")
-
-
-def _shapes(stylizer: Stylizer) -> StyleCode:
-  """Returns the shapes of a code of one style."""
-  like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), x.dtype), stylizer.params)
-  leaves, tree = jax.tree.flatten(like)
-  return _code_shapes(stylizer.model, tuple(leaves), tree)
 
 
 @functools.lru_cache(maxsize=16)
