@@ -116,7 +116,7 @@ def test_the_command_mixes_all_styles_in_every_output(adain, folder):
 
 def test_the_same_style_may_be_in_a_mix_twice(adain, folder):
   given = ["--content", "c", "--style", "dots.png", "ink.png", "dots.png", "--detail=0"]
-  mixed = [*given, "--palette=0", "--mix", "0.2", "0.5", "0.3", "--output", "twice"]
+  mixed = [*given, "--palette=0", "--refine=0", "--mix", "0.2", "0.5", "0.3", "--output", "twice"]
   assert command.main(mixed) == 0
   (output,) = Path("twice").iterdir()
   assert output.name == "cat--dots+ink+dots.png"
