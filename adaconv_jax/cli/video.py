@@ -27,6 +27,7 @@ from adaconv_jax.cli.options import (
   add_model,
   add_overwrite,
   add_palette,
+  add_refine,
   add_vgg_weights,
   in_range,
   path_text,
@@ -40,7 +41,7 @@ from adaconv_jax.video.steady import STEADY
 from adaconv_jax.video.stylize import STATISTICS
 from adaconv_jax.video.writer import CODEC, CODECS, CRF, SUFFIXES, check_output
 
-PALETTE = 0.6  # as for pictures
+PALETTE, REFINE = 0.6, 3  # as for pictures
 
 
 def main(argv: Sequence[str] | None = None, *, prog: str = "adaconv video") -> int:
@@ -97,6 +98,7 @@ def _render(args: argparse.Namespace, stack: contextlib.ExitStack) -> int:
       styles,
       alpha=args.alpha,
       palette=args.palette,
+      refine=args.refine,
       weights=args.mix,
       mix_to=mix_to or None,
       statistics=args.statistics,
@@ -211,6 +213,7 @@ the model; 130 interrupted.
   add_model(parser)
   add_alpha(parser)
   add_palette(parser, PALETTE, "%(default)s")
+  add_refine(parser, REFINE)
   add(
     "--style-size",
     type=in_range(int, 1),

@@ -30,6 +30,7 @@ def convert(
   *,
   alpha: float = 1.0,
   palette: float = 0.0,
+  refine: int = 0,
   weights: Sequence[float] | None = None,
   mix_to: Sequence[np.ndarray] | None = None,
   statistics: str = "shot",
@@ -53,6 +54,7 @@ def convert(
     alpha: see `stylize_frames`; so are `palette`, `weights`, `mix_to`, `statistics` and
       `blending`.
     palette: how far colors are moved to the styles' own.
+    refine: how many steps improve the styles' codes for the video.
     weights: of the styles.
     mix_to: styles to fade to.
     statistics: what normalizes the frames.
@@ -80,6 +82,7 @@ def convert(
     "--mix-to or --style-size": mix_to and _digest(mix_to),
     "--alpha": alpha,
     "--palette": palette,
+    "--refine": refine,
     "--mix": weights and list(weights),
     "--statistics": statistics,
     "--blending": blending,
@@ -98,6 +101,7 @@ def convert(
     model=stylizer,
     alpha=alpha,
     palette=palette,
+    refine=refine,
     weights=weights,
     mix_to=mix_to and list(mix_to),
     count=_count_frames(video) if mix_to else None,

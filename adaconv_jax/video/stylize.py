@@ -6,7 +6,7 @@ Here the frames of a shot share theirs. And noise and motion change the marks on
 every frame is blended with those before it, moved along with what it shows (`steady.py`).
 
 A palette is given to a shot, too: the colors of some of its frames, once they are painted, say how
-those of all are moved.
+those of all are moved. A style's code is refined for some frames of the whole video together.
 """
 
 import dataclasses
@@ -22,8 +22,17 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from adaconv_jax.checkpoints.load import DEFAULT_MODEL, load_model
-from adaconv_jax.inference import encode, mix, palette_of, palette_weight, style_weight
+from adaconv_jax.inference import (
+  encode,
+  mix,
+  palette_of,
+  palette_weight,
+  refined,
+  squeezed,
+  style_weight,
+)
 from adaconv_jax.models.pictures import check_pictures, from_float, on_device, to_float
+from adaconv_jax.models.refinement import check_steps
 from adaconv_jax.models.style_code import StyleCode, blend, check_mix
 from adaconv_jax.models.stylizer import ContentStats, Stylizer
 from adaconv_jax.ops.adain import ChannelStats
@@ -32,6 +41,8 @@ from adaconv_jax.video import steady
 from adaconv_jax.video.shots import Cuts
 
 STATISTICS = ("shot", "running", "frame")
+# How many frames a code is refined for: memory grows by half a gigabyte with each.
+REFINED_FOR = 4
 # The statistics of a shot are those of every eighth frame.
 EVERY = 8
 # So many frames of a shot at most are painted to measure the colors that get the palette.
@@ -91,6 +102,7 @@ def stylize_frames(
   model: str | Path | Stylizer = DEFAULT_MODEL,
   alpha: ArrayLike = 1.0,
   palette: ArrayLike = 0.0,
+  refine: int = 0,
   weights: Sequence[float] | None = None,
   mix_to: ArrayLike | Sequence[ArrayLike] | None = None,
   count: int | None = None,
@@ -115,6 +127,9 @@ def stylize_frames(
     palette: 0 (the model's own colors) to 1, how far the colors are moved to the style's own, as
       for `stylize`. All frames of a shot are moved alike; with other `statistics`, as a running
       average of them or the frame itself needs it.
+    refine: how many steps of gradient descent improve the styles' codes, 0 to 100, for some frames
+      of the video together; see `Stylizer.refine`. The frames must be such that can be iterated
+      twice, and are, before this returns.
     weights: of the styles' codes, which sum to 1; None: equal ones.
     mix_to: a style or several, to which the video fades: all of `style` in the first frame, all of
       this in the last one.
@@ -159,12 +174,19 @@ def stylize_frames(
     count = getattr(frames, "__len__", lambda: None)()
     if count is None:
       raise ValueError("count: expected the number of frames, which mix_to needs, got None")
+  steps = check_steps("refine", refine)
+  if steps and once:
+    raise ValueError(
+      f"refine: expected 0 for an iterator, whose frames are seen once, got {refine}; a list of "
+      "frames can be refined"
+    )
   toward = palette_weight(palette, "style", 1)
   strength = style_weight(alpha)
   stylizer = model if isinstance(model, Stylizer) else load_model(model)
-  ends = [mix_styles(stylizer, style, weights)]
+  some = _some_frames(frames) if steps else None
+  ends = [mix_styles(stylizer, style, weights, frames=some, refine=steps)]
   if mix_to is not None:
-    ends.append(mix_styles(stylizer, mix_to, name="mix_to"))
+    ends.append(mix_styles(stylizer, mix_to, name="mix_to", frames=some, refine=steps))
   aim = None
   if toward is not None:
     palettes = [_mix_palettes(style, weights)]
@@ -184,6 +206,8 @@ def mix_styles(
   weights: Sequence[float] | None = None,
   *,
   name: str = "style",
+  frames: jax.Array | None = None,
+  refine: int = 0,
 ) -> StyleCode:
   """Encodes styles, and returns the mean of their codes.
 
@@ -192,6 +216,8 @@ def mix_styles(
     style: one picture, or a list or tuple of them.
     weights: one per style, which sum to 1; None: equal ones.
     name: what errors call `style`.
+    frames: what the codes are refined for, from `squeezed`; None: they are not.
+    refine: how many steps.
 
   Raises:
     ValueError: no style, or weights that do not fit.
@@ -203,8 +229,28 @@ def mix_styles(
   pictures = [on_device(check_pictures(name, picture)) for picture in styles]
   if any(picture.ndim != 3 for picture in pictures):
     raise ValueError(f"{name}: expected pictures [h, w, 3], got a batch; several styles are a list")
-  codes = [encode(stylizer, jnp.expand_dims(picture, 0)) for picture in pictures]
+  codes = []
+  for picture in pictures:
+    picture = jnp.expand_dims(picture, 0)
+    code = encode(stylizer, picture)
+    if frames is not None:
+      code = refined(stylizer, code, frames, squeezed(picture), refine, together=True)
+    codes.append(code)
   return mix(codes, weights)
+
+
+def _some_frames(frames: Iterable[ArrayLike]) -> jax.Array | None:
+  """Returns some frames of all the video, as codes are refined for them; None: there are none."""
+  samples = _Samples()
+  for frame in _checked(frames):
+    samples.add(frame)
+  chosen = samples.frames[:: -(-len(samples.frames) // REFINED_FOR) or 1]
+  if not chosen:
+    return None
+  # One after the other, because `squeezed` has a program for each shape.
+  small = [squeezed(frame[None]) for frame in chosen]
+  # Always as many, of which there is a program then.
+  return jnp.concatenate([small[index % len(small)] for index in range(REFINED_FOR)])
 
 
 def _mix_palettes(

@@ -217,6 +217,7 @@ def test_a_size_is_compiled_once(adain):
     ({"weights": [0.5, 0.5]}, "weights: expected 1 numbers"),
     ({"alpha": 1.5}, "alpha: expected a number"),
     ({"palette": 1.5}, "palette: expected a number"),
+    ({"refine": -1}, "refine: expected a whole number from 0 to 100, got -1"),
     ({"palette": [0.5, 0.5]}, "palette: expected one number"),
     ({"frames": [np.zeros((16, 16, 4))]}, r"frames\[0\]: expected RGB"),
     ({"frames": [np.zeros((16, 16, 3)), np.zeros((16, 8, 3))]}, r"frames\[1\]: expected the shape"),
@@ -344,3 +345,18 @@ def test_samples_of_a_shot_are_few_and_spread_evenly(count):
   assert len(found) == count if count <= module.SAMPLES else 4 <= len(found) <= module.SAMPLES
   assert found[0] == 0 and len(set(np.diff(found))) <= 1
   assert count - found[-1] <= max(np.diff(found), default=1)
+
+
+def test_a_code_is_refined_for_frames_from_all_of_the_video(adain):
+  frames = np.concatenate([pictures(5), pictures(5, 3) ** 2])
+  given = list(stylize_frames(frames, STYLE, model=adain, statistics="frame", blending=0, refine=2))
+  chosen = frames[[0, 4, 8, 0]]
+  code = adain.refine(adain.encode_style(STYLE), chosen, STYLE, 2)
+  np.testing.assert_allclose(np.stack(given), adain.stylize(frames, code), atol=2e-3)
+  plain = adain.stylize(frames, adain.encode_style(STYLE))
+  assert np.abs(np.stack(given) - plain).max() > 1e-3
+
+
+def test_frames_that_are_seen_once_cannot_be_refined_for(adain):
+  with pytest.raises(ValueError, match="^refine: expected 0 for an iterator, whose"):
+    stylize_frames(iter(pictures(2)), STYLE, model=adain, refine=1)
