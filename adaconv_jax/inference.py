@@ -53,6 +53,7 @@ from adaconv_jax.ops.palette import match_palette, measure_palette
 from adaconv_jax.ops.sharding import automatic
 from adaconv_jax.ops.stroke import painted_size
 from adaconv_jax.ops.tiling import WHOLE_BYTES, image_bytes, reporting, watch
+from adaconv_jax.programs import kept
 from adaconv_jax.rooms import Rooms
 from adaconv_jax.vgg.network import STRIDE
 
@@ -432,16 +433,16 @@ def compile_refined(stylizer: Stylizer) -> None:
   code = stylizer.code_shapes()
   pictures = jax.eval_shape(squeeze, jax.ShapeDtypeStruct((1, 16, 16, 3), np.float32))
   steps = jax.ShapeDtypeStruct((), np.int32)
-  _refined.lower(stylizer, code, pictures, pictures, steps, False).compile()
+  _refined.prepare(stylizer, code, pictures, pictures, steps, False)
 
 
-@jax.jit
+@kept()
 def squeezed(pictures: jax.Array, extent: Extent | None = None) -> jax.Array:
   """Resizes `[n, h, w, 3]` to what codes are refined with, compiled by itself; see `squeeze`."""
   return automatic(squeeze, pictures, extent, by_image=True)
 
 
-@functools.partial(jax.jit, static_argnames="together")
+@kept("together")
 def _refined(
   stylizer: Stylizer,
   code: StyleCode,
@@ -486,7 +487,7 @@ def match(
   return automatic(matched, styles, contents, extent, content_extent, region, by_image=True)
 
 
-@jax.jit
+@kept()
 def palette_of(styles: jax.Array, extent: Extent | None = None) -> jax.Array:
   """Measures the palettes of styles `[n, h, w, 3]`, where they are valid; see `measure_palette`."""
 
@@ -544,7 +545,7 @@ def compile_in_palette(
   """
   palettes = [jax.ShapeDtypeStruct((1, *PALETTE_SHAPE), np.float32)] * styles
   shares = _shares(weights, styles)
-  _in_palette.lower(pictures, palettes, strength, shares, *arguments).compile()
+  _in_palette.prepare(pictures, palettes, strength, shares, *arguments)
 
 
 def _shares(weights: ArrayLike | Sequence[float] | None, styles: int) -> jax.Array:
@@ -552,7 +553,7 @@ def _shares(weights: ArrayLike | Sequence[float] | None, styles: int) -> jax.Arr
   return shares if isinstance(shares, jax.Array) else jax.device_put(shares.astype(np.float32))
 
 
-@jax.jit
+@kept()
 def _in_palette(pictures, palettes, strength, weights, masks, alpha, extent, seen):
   def moved(pictures, palettes, strength, weights, masks, alpha, extent, seen):
     given, (n, h, w, _) = to_float(pictures), pictures.shape
@@ -584,12 +585,12 @@ def in_render(color: str) -> str:
   return "style" if color == "match" else color
 
 
-@jax.jit
+@kept()
 def _fit_style(stylizer: Stylizer, styles: jax.Array, extent: Extent | None) -> jax.Array:
   return stylizer.fit_style(styles, extent)
 
 
-@jax.jit
+@kept()
 def _encode_fitted(stylizer: Stylizer, styles: jax.Array, extent: Extent | None) -> StyleCode:
   return stylizer.encode_style(styles, extent)
 
@@ -727,7 +728,7 @@ def _canvas(size: tuple[int, int] | None, extent: Extent | None) -> Canvas | Non
   return None if size is None or extent is None else Canvas(size, extent)
 
 
-@functools.partial(jax.jit, static_argnames=("for_alpha", "stroke", "look_size", "canvas_size"))
+@kept("for_alpha", "stroke", "look_size", "canvas_size")
 def _encode_content(
   stylizer: Stylizer,
   contents: jax.Array,
@@ -743,7 +744,7 @@ def _encode_content(
   return stylizer.encode_content(contents, for_alpha=for_alpha, extent=extent, **sizes)
 
 
-@functools.partial(jax.jit, static_argnames="color")
+@kept("color")
 def render_encoded(
   stylizer: Stylizer,
   content: ContentCode,

@@ -20,6 +20,7 @@ ORDER = [
   "tensor_files",
   "lock",
   "compilation",
+  "programs",
   "kinds",
   "configs",
   "image_formats",

@@ -190,6 +190,7 @@ def _run(name: str, argv: Sequence[str], prog: str) -> int:
   from adaconv_jax.cli.attempt import quiet_libraries, show_log
   from adaconv_jax.compilation import keep_compiled, mend_kept
   from adaconv_jax.host_cpu import keep_memory
+  from adaconv_jax.programs import keep_in
 
   if _Process.is_ours and name != "train":  # which does both itself
     quiet_libraries()
@@ -204,6 +205,8 @@ def _run(name: str, argv: Sequence[str], prog: str) -> int:
     kept = keep_compiled()
     if kept is not None and _Process.is_ours:
       mend_kept(kept)
+      if name == "stylize":  # of the others, some run for long, and drop programs by JAX's means
+        keep_in(kept / "programs")
   except ValueError as error:
     print(f"error: {error}", file=sys.stderr)
     return EXIT_USAGE

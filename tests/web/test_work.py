@@ -85,7 +85,7 @@ def test_the_first_picture_says_that_it_waits_for_compilation_and_a_similar_one_
 ):
   first, made = make(studio, wish(files))
   assert made.compiled and any("Compiling" in step for step in first)
-  render: Any = inference.render_encoded
+  render: Any = inference.render_encoded.jitted
   programs = render._cache_size()
   steps, made = make(studio, wish(files, content=files["similar"]))
   assert not made.compiled and not any("Compiling" in step for step in steps)
