@@ -67,6 +67,9 @@ def table(name: str, size: int, count: int, rounds: int, only: str = "") -> list
   def in_palette(s: Stylizer, x: jax.Array, code: Any, palette: jax.Array) -> jax.Array:
     return match_palette(s.stylize(x, code), palette, 0.6)
 
+  def refined(s: Stylizer, x: jax.Array, code: Any, style: jax.Array) -> jax.Array:
+    return s.stylize(x, s.refine(code, x, style, 3))
+
   encode = program(lambda s, x: s.encode_content(x, for_alpha=False))
   cases = {
     f"{count} styles mixed": lambda: program(lambda s, x, c: s.stylize(x, mix_codes(c)), codes),
@@ -75,6 +78,7 @@ def table(name: str, size: int, count: int, rounds: int, only: str = "") -> list
     "alpha 0.5": lambda: program(stylize, codes[0], half),
     "detail 0.5": lambda: program(lambda s, x, c, d: s.stylize(x, c, detail=d), codes[0], half),
     "palette 0.6": lambda: program(in_palette, codes[0], measure_palette(content)),
+    "refine 3": lambda: program(refined, codes[0], content),
     "color luminance": lambda: program(functools.partial(stylize, color="luminance"), codes[0]),
     "stroke 2": lambda: program(functools.partial(stylize, stroke=2), codes[0]),
     f"look size {size // 2}": lambda: program(
