@@ -29,7 +29,7 @@ from adaconv_jax.models.pictures import (
   on_device,
   to_float,
 )
-from adaconv_jax.models.refinement import check_steps, squeeze
+from adaconv_jax.models.refinement import SIDE, StyleGoal, check_steps, sample, square, style_side
 from adaconv_jax.models.style_code import (
   StyleCode,
   check_mix,
@@ -165,7 +165,8 @@ def stylize(
   contents, extent = _in_room(stylizer, contents, concrete, "content", kind)
   size = contents.shape[1:3]
   masks = None if masks is None else on_device(_pad(masks, size, axis=2))
-  small = squeezed(contents, extent) if refine else None
+  own, looks = (height, width), (stroke, look_size)
+  part = sampled(contents, extent, own, *looks) if refine else None
   codes, palettes = [], []
   for index, picture in enumerate(styles):
     picture, inside = _in_room(stylizer, picture, concrete, "style", matched)
@@ -174,8 +175,9 @@ def stylize(
       region = None if masks is None else jax.lax.index_in_dim(masks, index, 1, keepdims=False)
       picture = match(picture, contents, inside, extent, region)
     code = encode(stylizer, picture, inside)
-    if small is not None:
-      code = refined(stylizer, code, small, squeezed(picture, inside), refine)
+    if part is not None:
+      goal = goal_of(stylizer, picture, inside, goal_side(own, *looks))
+      code = refined(stylizer, code, part, goal, refine)
     codes.append(code)
     if toward is not None:
       palettes.append(palette_of(picture, inside))
@@ -405,7 +407,7 @@ def refined(
   stylizer: Stylizer,
   code: StyleCode,
   contents: jax.Array | None,
-  styles: jax.Array | None,
+  goal: StyleGoal | None,
   steps: int | jax.Array,
   *,
   together: bool = False,
@@ -415,31 +417,76 @@ def refined(
   Args:
     stylizer: the model.
     code: of n styles, or of one.
-    contents: n of them, from `squeezed`; None where there are no steps.
-    styles: those of the code, from `squeezed`, or None.
+    contents: n of them, from `sampled`; None where there are no steps.
+    goal: of the code's styles, from `goal_of`, or None.
     steps: how many; 0 returns the code as it is. Another number needs no compilation.
     together: refine the code of one style for all contents together; it becomes one for each
       content otherwise.
   """
-  if contents is None or styles is None or isinstance(steps, int) and steps == 0:
+  if contents is None or goal is None or isinstance(steps, int) and steps == 0:
     return code
   if isinstance(steps, int):
     steps = jax.device_put(np.int32(steps))
-  return _refined(stylizer, code, contents, styles, steps, together)
+  return _refined(stylizer, code, contents, goal, steps, together)
 
 
 def compile_refined(stylizer: Stylizer) -> None:
   """Compiles what `refined` runs for one content, so that a thread does so beside other work."""
-  code = stylizer.code_shapes()
-  pictures = jax.eval_shape(squeeze, jax.ShapeDtypeStruct((1, 16, 16, 3), np.float32))
+  picture = jax.ShapeDtypeStruct((1, SIDE, SIDE, 3), np.float32)
+  goal = jax.eval_shape(_goal_of, stylizer, picture)
   steps = jax.ShapeDtypeStruct((), np.int32)
-  _refined.prepare(stylizer, code, pictures, pictures, steps, False)
+  _refined.prepare(stylizer, stylizer.code_shapes(), picture, goal, steps, False)
+
+
+def sampled(
+  contents: ArrayLike,
+  extent: Extent | None = None,
+  size: tuple[int, int] | None = None,
+  stroke: float = 1.0,
+  look_size: int | None = None,
+) -> jax.Array:
+  """Takes what codes are refined for, compiled by itself; see `sample`.
+
+  Args:
+    contents: `[n, h, w, 3]`.
+    extent: their valid region; None: all.
+    size: its height and width, or None.
+    stroke: how coarse the strokes are.
+    look_size: the size that gives the strokes.
+  """
+  height, width = _painted(size or np.shape(contents)[1:3], stroke, look_size)
+  painted = jax.device_put((np.float32(height), np.float32(width)))
+  return _sampled(contents, painted, extent)
+
+
+def goal_side(size: tuple[int, ...], stroke: float = 1.0, look_size: int | None = None) -> int:
+  """Returns the side of styles that contents of this height and width are compared with."""
+  return style_side(*_painted(size, stroke, look_size))
+
+
+def goal_of(stylizer: Stylizer, styles: ArrayLike, extent: Extent | None, side: int) -> StyleGoal:
+  """Measures what outputs should have of styles `[n, h, w, 3]`; `side` is from `goal_side`."""
+  return _goal_of(stylizer, _square(styles, side, extent))
+
+
+def _painted(size: tuple[int, ...], stroke: float, look_size: int | None) -> tuple[int, int]:
+  height, width = size
+  return painted_size(height, width, look_stroke(height, width, stroke, look_size))
 
 
 @kept()
-def squeezed(pictures: jax.Array, extent: Extent | None = None) -> jax.Array:
-  """Resizes `[n, h, w, 3]` to what codes are refined with, compiled by itself; see `squeeze`."""
-  return automatic(squeeze, pictures, extent, by_image=True)
+def _sampled(contents: jax.Array, painted: tuple[Any, Any], extent: Extent | None) -> jax.Array:
+  return automatic(sample, contents, painted, extent, by_image=True)
+
+
+@kept("side")
+def _square(styles: jax.Array, side: int, extent: Extent | None) -> jax.Array:
+  return automatic(lambda x, inside: square(x, side, inside), styles, extent, by_image=True)
+
+
+@kept()
+def _goal_of(stylizer: Stylizer, styles: jax.Array) -> StyleGoal:
+  return automatic(lambda x, s: s.style_goal(x), styles, stylizer, by_image=True)
 
 
 @kept("together")
@@ -447,13 +494,15 @@ def _refined(
   stylizer: Stylizer,
   code: StyleCode,
   contents: jax.Array,
-  styles: jax.Array,
+  goal: StyleGoal,
   steps: jax.Array,
   together: bool,
 ) -> StyleCode:
-  if not together:
-    code = for_each(contents.shape[0], code)
-  return stylizer.refine(code, contents, styles, steps)
+  def moved(code, stylizer, contents, goal, steps):
+    code = code if together else for_each(contents.shape[0], code)
+    return stylizer.refine_sampled(code, contents, goal, steps)
+
+  return automatic(moved, code, stylizer, contents, goal, steps, by_image=True)
 
 
 @jax.jit

@@ -1,6 +1,7 @@
 """`adaconv stylize` at work: from picture files to picture files."""
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,6 +23,8 @@ from adaconv_jax.inference import (
   detail_weight,
   encode,
   encode_content,
+  goal_of,
+  goal_side,
   in_bucket,
   in_palette,
   in_render,
@@ -33,10 +36,11 @@ from adaconv_jax.inference import (
   refined,
   render_encoded,
   render_watched,
-  squeezed,
+  sampled,
   style_weight,
 )
 from adaconv_jax.models.pictures import on_device
+from adaconv_jax.models.refinement import StyleGoal
 from adaconv_jax.models.style_code import StyleCode, is_map
 from adaconv_jax.models.stylizer import ContentCode, Stylizer, look_stroke
 from adaconv_jax.ops.color import COLORS
@@ -159,12 +163,12 @@ class _Style(NamedTuple):
   Attributes:
     code: what the model needs of it.
     palette: its colors, which another thread measures; None: they are not needed.
-    small: what its code is refined with, from `squeezed`; None: it is not.
+    goal: what its code is refined toward, for contents of a `goal_side`; None: it is not.
   """
 
   code: StyleCode
   palette: "Future[jax.Array] | None"
-  small: jax.Array | None
+  goal: Callable[[int], StyleGoal] | None
 
 
 class _Content(NamedTuple):
@@ -176,7 +180,8 @@ class _Content(NamedTuple):
     code: what is computed of them once; None: it is computed for every style.
     alpha: strength of the style, see `style_weight`.
     masks: `[K, h, w]`, or None.
-    small: what codes are refined with, from `squeezed`, or None where they are not.
+    part: what codes are refined for, from `sampled`, or None where they are not.
+    side: of the styles that it is compared with, see `goal_side`.
     opacity: the alpha of the file, `[h, w]`, uint8, which the outputs get; None: they are opaque.
   """
 
@@ -185,7 +190,8 @@ class _Content(NamedTuple):
   code: ContentCode | None
   alpha: jax.Array | None
   masks: np.ndarray | None
-  small: jax.Array | None
+  part: jax.Array | None
+  side: int
   opacity: np.ndarray | None = None
 
 
@@ -234,12 +240,13 @@ def _read_content(
     alpha = style_weight(strength, 1, room)
   if look.masks is not None:
     masks = np.stack([_fit(mask, picture.shape, room) for mask in look.masks])
-  small = squeezed(padded, extent) if look.refine else None
+  looks = picture.shape[:2], look.stroke, look.look_size
+  part, side = sampled(padded, extent, *looks) if look.refine else None, goal_side(*looks)
   if extent is None and picture.shape[0] * picture.shape[1] > HUGE:
-    return _Content(on_device(padded), extent, None, alpha, masks, small, opacity)
+    return _Content(on_device(padded), extent, None, alpha, masks, part, side, opacity)
   for_alpha = alpha is not None and not is_map(alpha)
   code = encode_content(stylizer, padded, extent, for_alpha, look.stroke, look.look_size)
-  return _Content(code.pictures, extent, code, alpha, masks, small, opacity)
+  return _Content(code.pictures, extent, code, alpha, masks, part, side, opacity)
 
 
 def _check_painted(path: Path, picture: np.ndarray, look: Look) -> None:
@@ -273,7 +280,8 @@ def _read_style(
     style = match(style, content.pictures, extent, content.extent, region)
   code = encode(stylizer, style, extent)
   palette = beside.submit(palette_of, style, extent) if look.palette else None
-  return _Style(code, palette, squeezed(style, extent) if look.refine else None)
+  toward = functools.cache(lambda side: goal_of(stylizer, style, extent, side))
+  return _Style(code, palette, toward if look.refine else None)
 
 
 def _visible(content: _Content) -> np.ndarray | None:
@@ -314,7 +322,14 @@ def _make(
   if steps is not None:
     steps.result()
   codes = [
-    refined(stylizer, style.code, content.small, style.small, look.refine) for style in styles
+    refined(
+      stylizer,
+      style.code,
+      content.part,
+      style.goal and style.goal(content.side),
+      look.refine,
+    )
+    for style in styles
   ]
   code = codes if content.masks is not None else mix(codes, look.weights)
   arguments = (content.alpha, detail_weight(look.detail), content.masks, in_render(look.color))

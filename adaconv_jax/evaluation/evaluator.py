@@ -18,7 +18,7 @@ from adaconv_jax.evaluation import artifacts
 from adaconv_jax.evaluation.peers import Peer
 from adaconv_jax.evaluation.similarity import Box, face_structure, load_lpips, ssim
 from adaconv_jax.images import ImageError, to_uint8
-from adaconv_jax.inference import refined, squeezed
+from adaconv_jax.inference import goal_of, goal_side, refined, sampled
 from adaconv_jax.models.style_code import StyleCode
 from adaconv_jax.models.stylizer import ContentCode, Stylizer
 from adaconv_jax.models.transfer_model import Params
@@ -214,14 +214,18 @@ def _painter(
 ) -> _Painter:
   codes = [_encode_style(stylizer, style) for style in styles]
   palettes = [_measure_palette(style) if palette else None for style in styles]
+  goals = [
+    goal_of(stylizer, style[None], None, goal_side(style.shape[:2])) if refine else None
+    for style in styles
+  ]
   look = {"alpha": alpha, "detail": detail, "palette": palette}
 
   def painter(content: jax.Array, noisy: jax.Array) -> Callable[[int], tuple[jax.Array, jax.Array]]:
     both = [_encode_content(stylizer, one, for_alpha=alpha != 1) for one in (content, noisy)]
+    part = sampled(content[None]) if refine else None
 
     def paint(index: int) -> tuple[jax.Array, jax.Array]:
-      pictures = squeezed(content[None]), squeezed(styles[index][None])
-      style = refined(stylizer, codes[index], *pictures, refine)
+      style = refined(stylizer, codes[index], part, goals[index], refine)
       first, second = (_render(stylizer, code, style, palettes[index], **look) for code in both)
       return first, second
 

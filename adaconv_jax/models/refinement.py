@@ -3,10 +3,15 @@
 A model predicts a style's code in one pass. For a style it was not trained on, that code is only
 about right, and the decoder can do better: a few steps that move the code, and nothing else, down
 the loss of training bring the output much closer to the style. The decoder stays as it is, so there
-is no room for the noise that optimized pixels have (Gatys et al., CVPR 2016). Pictures are compared
-at a small size, because a code holds for any size. Not in AdaIN's and AdaConv's papers.
+is no room for the noise that optimized pixels have (Gatys et al., CVPR 2016). Not in AdaIN's and
+AdaConv's papers.
+
+Statistics of VGG are those of a scale: a code that is refined for a reduced content does little
+for the whole one. So it is refined for a sample of the content's pixels as they are, of one size
+for all contents, and toward the style at about the content's size.
 """
 
+import math
 import numbers
 from typing import Any, NamedTuple
 
@@ -32,7 +37,7 @@ from adaconv_jax.ops.resize import resize
 from adaconv_jax.ops.tiling import one_by_one
 from adaconv_jax.vgg.network import ENCODER_LAYER, VGG, VGGParams
 
-# Of the squares that pictures are resized to for it, so that all share a program.
+# Of a sample, which has two by two tiles. All contents have one size then, and share a program.
 SIDE = 256
 # More steps than these change nothing that can be seen.
 MOST_STEPS = 100
@@ -46,20 +51,53 @@ _STYLE, _SELF_SIMILARITY, _PALETTE, _DETAIL = 8.0, 100.0, 300.0, 20.0
 _RATE, _BETA1, _BETA2 = 0.04, 0.8, 0.95
 
 
-class Goal(NamedTuple):
-  """What the outputs are compared with.
+class Networks(NamedTuple):
+  """What renders, and what compares.
 
   Attributes:
-    content: `_LAYERS` of the contents, by name, `[n, h, w, c]`.
-    target: what relu4_1 of the outputs should be, `[n, h, w, 512]`.
-    stats: the styles' channel statistics, by layer.
-    palette: the styles' colors, see `losses.palette`.
+    model: the trained part.
+    vgg: encoder and loss network.
+    params: of the model.
+    vgg_params: of the VGG.
   """
 
-  content: dict[str, jax.Array]
-  target: jax.Array
+  model: TransferModel
+  vgg: VGG
+  params: Params
+  vgg_params: VGGParams
+
+  def see(self, pictures: jax.Array, layers: tuple[str, ...]) -> dict[str, jax.Array]:
+    """Computes layers of VGG, by name."""
+    seen: Any = self.vgg.apply({"params": self.vgg_params}, pictures, layers)
+    return seen
+
+  def apply(self, *args: Any, method: str) -> Any:
+    """Calls a method of the model."""
+    return self.model.apply({"params": self.params}, *args, method=method)
+
+
+class StyleGoal(NamedTuple):
+  """What outputs should have of n styles.
+
+  Attributes:
+    stats: the channel statistics, by layer of VGG, each `[n, c]`.
+    palette: the colors, see `losses.palette`.
+  """
+
   stats: dict[str, ChannelStats]
   palette: jax.Array
+
+
+class ContentGoal(NamedTuple):
+  """What outputs should keep of n contents.
+
+  Attributes:
+    seen: `_LAYERS` of the contents, by name, `[n, h, w, c]`.
+    target: what relu4_1 of the outputs should be, `[n, h, w, 512]`.
+  """
+
+  seen: dict[str, jax.Array]
+  target: jax.Array
 
 
 def check_steps(name: str, steps: Any) -> int:
@@ -74,30 +112,83 @@ def check_steps(name: str, steps: Any) -> int:
   raise ValueError(f"{name}: expected a whole number from 0 to {MOST_STEPS}, got {steps!r}")
 
 
-def squeeze(pictures: jax.Array, extent: Extent | None = None) -> jax.Array:
-  """Resizes pictures to what codes are refined with, without keeping the aspect ratio.
+def sample(
+  pictures: jax.Array, painted: tuple[Any, Any] | None = None, extent: Extent | None = None
+) -> jax.Array:
+  """Takes a sample of pixels, as what pictures are refined for.
+
+  Two by two tiles of 128 x 128, from the middles of the picture's quarters. A picture of 256 x 256
+  is its sample. Smaller ones are enlarged to that, in each direction by itself.
 
   Args:
     pictures: `[n, h, w, 3]`, float in [0, 1] or uint8.
+    painted: height and width at which they are painted, see `painted_size`; None: their own.
     extent: their valid region; None: all.
 
   Returns:
     Float in [0, 1], `[n, 256, 256, 3]`, all of it valid.
   """
   pictures = to_float(pictures)
+  own = pictures.shape[1:3] if extent is None else extent
+  lines = (_lines(own[axis], (painted or own)[axis], pictures.dtype) for axis in (0, 1))
+  for axis, (scale, starts) in zip((1, 2), lines, strict=True):
+    pictures = jnp.concatenate(
+      [_part(pictures, axis, scale, start, own[axis - 1]) for start in starts], axis
+    )
+  return pictures
+
+
+def _lines(own: Any, painted: Any, dtype: Any) -> tuple[jax.Array, list[jax.Array]]:
+  """By how much one direction is scaled, and where its two tiles begin then."""
+  size = jnp.maximum(jnp.asarray(painted, dtype), SIDE)
+  starts = [jnp.floor(size * (2 * k + 1) / 4) - SIDE // 4 for k in (0, 1)]
+  return size / jnp.asarray(own, dtype), starts
+
+
+def _part(
+  pictures: jax.Array, axis: int, scale: jax.Array, start: jax.Array, own: Any
+) -> jax.Array:
+  """Returns `SIDE // 2` lines from `start` on, of pictures of which `own` lines are scaled."""
+  # Triangles as wide as a line of the coarser of both grids, which is antialiased.
+  lines = jnp.arange(SIDE // 2, dtype=pictures.dtype)
+  middles = (start + lines + 0.5) / scale - 0.5
+  given = jnp.arange(pictures.shape[axis], dtype=pictures.dtype)
+  wide = jnp.maximum(1 / scale, 1)
+  weights = jnp.maximum(1 - jnp.abs(middles[:, None] - given) / wide, 0)
+  weights = jnp.where(given < jnp.asarray(own, pictures.dtype), weights, 0)
+  weights /= jnp.sum(weights, 1, keepdims=True)
+  part = jnp.tensordot(pictures, weights, (axis, 1), precision=jax.lax.Precision.HIGHEST)
+  return jnp.moveaxis(part, -1, axis)
+
+
+def style_side(height: float, width: float) -> int:
+  """Returns the side of the square at which styles are compared with contents painted so large.
+
+  The contents' shorter side, from 256 to 512, in steps of 64.
+  """
+  step = SIDE // 4
+  return min(max(math.floor(min(height, width) / step + 0.5) * step, SIDE), 2 * SIDE)
+
+
+def square(styles: jax.Array, side: int, extent: Extent | None = None) -> jax.Array:
+  """Resizes styles `[n, h, w, 3]` to squares, float in [0, 1], without keeping the aspect ratio."""
+  styles = to_float(styles)
   if extent is not None:
-    return resize_inside(pictures, extent, SIDE, SIDE)
-  return resize(pictures, SIDE, SIDE)
+    return resize_inside(styles, extent, side, side)
+  return resize(styles, side, side)
+
+
+def style_goal(vgg: VGG, vgg_params: VGGParams, styles: jax.Array) -> StyleGoal:
+  """Measures what outputs should have of styles, from `square`."""
+  seen: Any = vgg.apply({"params": vgg_params}, styles, tuple(_STYLE_LAYERS))
+  return StyleGoal(layer_stats(seen, _STYLE_LAYERS), palette(styles))
 
 
 def refine_code(
-  model: TransferModel,
-  vgg: VGG,
-  params: Params,
-  vgg_params: VGGParams,
+  networks: Networks,
   code: StyleCode,
   contents: jax.Array,
-  styles: jax.Array,
+  goal: StyleGoal,
   steps: int | jax.Array,
 ) -> StyleCode:
   """Moves codes down the loss of the contents' renderings.
@@ -106,49 +197,46 @@ def refine_code(
   units of its own root mean square.
 
   Args:
-    model: the trained part.
-    vgg: encoder and loss network.
-    params: of the model.
-    vgg_params: of the VGG.
+    networks: what renders and compares.
     code: of n styles, one for each content, or of one, for all contents together.
-    contents: `[n, h, w, 3]`, RGB in [0, 1], sides a multiple of 8.
-    styles: that the code is of, `[n, h', w', 3]` or `[1, h', w', 3]`, RGB in [0, 1].
+    contents: `[n, 256, 256, 3]`, from `sample`.
+    goal: of the styles, from `style_goal`: of n, or of one.
     steps: how many; may be unknown when the program is compiled.
 
   Returns:
     Like `code`. Its derivative is that of `code`: the steps are taken for constant.
   """
-  fixed = jax.lax.stop_gradient((code, params, vgg_params, contents, styles))
-  start, params, vgg_params, contents, styles = fixed
+  fixed = jax.lax.stop_gradient((code, networks.params, networks.vgg_params, contents, goal))
+  start, params, vgg_params, contents, goal = fixed
+  networks = Networks(networks.model, networks.vgg, params, vgg_params)
 
-  def descend(code: StyleCode, contents: jax.Array, styles: jax.Array) -> StyleCode:
-    return _descend(model, vgg, params, vgg_params, code, contents, styles, steps)
+  def descend(code: StyleCode, contents: jax.Array, goal: StyleGoal) -> StyleCode:
+    return _descend(networks, code, contents, goal, steps)
 
   if jax.tree.leaves(code)[0].shape[0] == contents.shape[0]:
-    styles = for_each(contents.shape[0], styles)
-    refined = one_by_one(descend, start, contents, styles, size=(SIDE, SIDE))
+    goal = for_each(contents.shape[0], goal)
+    refined = one_by_one(descend, start, contents, goal, size=(SIDE, SIDE))
   else:
-    refined = descend(start, contents, styles)
+    refined = descend(start, contents, goal)
   return jax.tree.map(lambda old, first, last: old + (last - first), code, start, refined)
 
 
 def _descend(
-  model: TransferModel,
-  vgg: VGG,
-  params: Params,
-  vgg_params: VGGParams,
+  networks: Networks,
   start: StyleCode,
   contents: jax.Array,
-  styles: jax.Array,
+  goal: StyleGoal,
   steps: int | jax.Array,
 ) -> StyleCode:
-  goal = _goal(model, vgg, params, vgg_params, start, contents, styles)
+  seen = networks.see(contents, _LAYERS)
+  target = networks.apply(seen[ENCODER_LAYER], start, method="content_target")
+  kept = ContentGoal(seen, target)
   count = jax.tree.leaves(start)[0].shape[0]
   units = jax.tree.map(_root_mean_square, start)
 
   def loss(code: StyleCode) -> jax.Array:
     # The losses are means over the contents; a code of each should not move less for that.
-    return count * _loss(model, vgg, params, vgg_params, code, goal)
+    return count * _loss(networks, code, kept, goal)
 
   def step(index: jax.Array, state: tuple[StyleCode, StyleCode, StyleCode]) -> Any:
     code, means, squares = state
@@ -173,40 +261,18 @@ def _root_mean_square(array: jax.Array) -> jax.Array:
   return jnp.sqrt(jnp.mean(array**2, axis=axes, keepdims=True)) + 1e-6
 
 
-def _goal(
-  model: TransferModel,
-  vgg: VGG,
-  params: Params,
-  vgg_params: VGGParams,
-  code: StyleCode,
-  contents: jax.Array,
-  styles: jax.Array,
-) -> Goal:
-  seen: Any = vgg.apply({"params": vgg_params}, contents, _LAYERS)
-  wanted: Any = vgg.apply({"params": vgg_params}, styles, tuple(_STYLE_LAYERS))
-  target = model.apply({"params": params}, seen[ENCODER_LAYER], code, method="content_target")
-  return Goal(seen, target, layer_stats(wanted, _STYLE_LAYERS), palette(styles))
-
-
-def _loss(
-  model: TransferModel,
-  vgg: VGG,
-  params: Params,
-  vgg_params: VGGParams,
-  code: StyleCode,
-  goal: Goal,
-) -> jax.Array:
-  content = goal.content[ENCODER_LAYER]
-  target = model.apply({"params": params}, content, code, method="content_target")
-  skips = tuple(goal.content[layer] for layer in model.content_layers)
+def _loss(networks: Networks, code: StyleCode, content: ContentGoal, style: StyleGoal) -> jax.Array:
+  features = content.seen[ENCODER_LAYER]
+  target = networks.apply(features, code, method="content_target")
+  skips = tuple(content.seen[layer] for layer in networks.model.content_layers)
   given = (skips,) if skips else ()  # a model that is never given any need not take them
-  output = model.apply({"params": params}, target, code, *given, method="decode")
-  seen: Any = vgg.apply({"params": vgg_params}, output, _LAYERS)
-  style = statistics_loss(layer_stats(seen, _STYLE_LAYERS), goal.stats, _STYLE_LAYERS)
+  output = networks.apply(target, code, *given, method="decode")
+  seen = networks.see(output, _LAYERS)
+  missed = statistics_loss(layer_stats(seen, _STYLE_LAYERS), style.stats, _STYLE_LAYERS)
   return (
-    content_loss(seen[ENCODER_LAYER], goal.target)
-    + _STYLE * style
-    + _SELF_SIMILARITY * self_similarity_loss(seen[ENCODER_LAYER], content)
-    + _PALETTE * palette_loss(palette(output), goal.palette)
-    + _DETAIL * detail_loss(seen, goal.content)
+    content_loss(seen[ENCODER_LAYER], content.target)
+    + _STYLE * missed
+    + _SELF_SIMILARITY * self_similarity_loss(seen[ENCODER_LAYER], features)
+    + _PALETTE * palette_loss(palette(output), style.palette)
+    + _DETAIL * detail_loss(seen, content.seen)
   )

@@ -28,7 +28,16 @@ from adaconv_jax.models.pictures import (
   to_float,
   with_numbers,
 )
-from adaconv_jax.models.refinement import check_steps, refine_code, squeeze
+from adaconv_jax.models.refinement import (
+  Networks,
+  StyleGoal,
+  check_steps,
+  refine_code,
+  sample,
+  square,
+  style_goal,
+  style_side,
+)
 from adaconv_jax.models.skips import Skips, Sources
 from adaconv_jax.models.style_code import (
   StyleCode,
@@ -246,8 +255,8 @@ class Stylizer:
 
     What `encode_style` predicts is only about right. Every step renders the contents, compares
     them with the style and themselves as in training, and corrects the code; model and pixels
-    stay as they are. It is done at 256 x 256, whatever the pictures' sizes, and takes about as
-    long as 4 renderings of that size for each step. Not in the papers; see `refine_code`.
+    stay as they are. It is done with a sample of 256 x 256 pixels, whatever the contents' sizes, so
+    a step takes about as long as 4 renderings of that size. Not in the papers; see `refine_code`.
 
     Args:
       code: from `encode_style`: of n styles, each of which is refined for its content, or of one,
@@ -288,9 +297,21 @@ class Stylizer:
     extent: Extent | None,
     style_extent: Extent | None,
   ) -> StyleCode:
-    contents, styles = squeeze(contents, extent), squeeze(styles, style_extent)
-    parts = stylizer.model, stylizer.vgg, stylizer.params, stylizer.vgg_params
-    return refine_code(*parts, code, contents, styles, steps)
+    side = style_side(*contents.shape[1:3])
+    goal = stylizer.style_goal(square(styles, side, style_extent))
+    return stylizer.refine_sampled(code, sample(contents, None, extent), goal, steps)
+
+  def style_goal(self, styles: jax.Array) -> StyleGoal:
+    """Measures what outputs should have of styles, from `refinement.square`."""
+    return style_goal(self.vgg, self.vgg_params, styles)
+
+  def refine_sampled(
+    self, code: StyleCode, contents: jax.Array, goal: StyleGoal, steps: int | jax.Array
+  ) -> StyleCode:
+    """Does as `refine`, with contents from `refinement.sample` and what `style_goal` measures."""
+    return refine_code(
+      Networks(self.model, self.vgg, self.params, self.vgg_params), code, contents, goal, steps
+    )
 
   @with_numbers
   def stylize(

@@ -24,11 +24,13 @@ from jax.typing import ArrayLike
 from adaconv_jax.checkpoints.load import DEFAULT_MODEL, load_model
 from adaconv_jax.inference import (
   encode,
+  goal_of,
+  goal_side,
   mix,
   palette_of,
   palette_weight,
   refined,
-  squeezed,
+  sampled,
   style_weight,
 )
 from adaconv_jax.models.pictures import check_pictures, from_float, on_device, to_float
@@ -93,6 +95,20 @@ class Colors(NamedTuple):
 
   measured: jax.Array
   wanted: jax.Array
+
+
+class Refinement(NamedTuple):
+  """What the codes of styles are refined for.
+
+  Attributes:
+    frames: from `sampled`, of some frames.
+    side: of the styles that they are compared with, see `goal_side`.
+    steps: how many.
+  """
+
+  frames: jax.Array
+  side: int
+  steps: int
 
 
 def stylize_frames(
@@ -183,10 +199,10 @@ def stylize_frames(
   toward = palette_weight(palette, "style", 1)
   strength = style_weight(alpha)
   stylizer = model if isinstance(model, Stylizer) else load_model(model)
-  some = _some_frames(frames) if steps else None
-  ends = [mix_styles(stylizer, style, weights, frames=some, refine=steps)]
+  some = _some_frames(frames, steps) if steps else None
+  ends = [mix_styles(stylizer, style, weights, refinement=some)]
   if mix_to is not None:
-    ends.append(mix_styles(stylizer, mix_to, name="mix_to", frames=some, refine=steps))
+    ends.append(mix_styles(stylizer, mix_to, name="mix_to", refinement=some))
   aim = None
   if toward is not None:
     palettes = [_mix_palettes(style, weights)]
@@ -206,8 +222,7 @@ def mix_styles(
   weights: Sequence[float] | None = None,
   *,
   name: str = "style",
-  frames: jax.Array | None = None,
-  refine: int = 0,
+  refinement: Refinement | None = None,
 ) -> StyleCode:
   """Encodes styles, and returns the mean of their codes.
 
@@ -216,8 +231,7 @@ def mix_styles(
     style: one picture, or a list or tuple of them.
     weights: one per style, which sum to 1; None: equal ones.
     name: what errors call `style`.
-    frames: what the codes are refined for, from `squeezed`; None: they are not.
-    refine: how many steps.
+    refinement: what the codes are refined for; None: they are not.
 
   Raises:
     ValueError: no style, or weights that do not fit.
@@ -233,24 +247,26 @@ def mix_styles(
   for picture in pictures:
     picture = jnp.expand_dims(picture, 0)
     code = encode(stylizer, picture)
-    if frames is not None:
-      code = refined(stylizer, code, frames, squeezed(picture), refine, together=True)
+    if refinement is not None:
+      goal = goal_of(stylizer, picture, None, refinement.side)
+      some = refinement.frames, goal, refinement.steps
+      code = refined(stylizer, code, *some, together=True)
     codes.append(code)
   return mix(codes, weights)
 
 
-def _some_frames(frames: Iterable[ArrayLike]) -> jax.Array | None:
-  """Returns some frames of all the video, as codes are refined for them; None: there are none."""
+def _some_frames(frames: Iterable[ArrayLike], steps: int) -> Refinement | None:
+  """Looks at some frames of all the video; None: there are none."""
   samples = _Samples()
   for frame in _checked(frames):
     samples.add(frame)
   chosen = samples.frames[:: -(-len(samples.frames) // REFINED_FOR) or 1]
   if not chosen:
     return None
-  # One after the other, because `squeezed` has a program for each shape.
-  small = [squeezed(frame[None]) for frame in chosen]
+  parts = [sampled(frame[None]) for frame in chosen]
   # Always as many, of which there is a program then.
-  return jnp.concatenate([small[index % len(small)] for index in range(REFINED_FOR)])
+  some = jnp.concatenate([parts[index % len(parts)] for index in range(REFINED_FOR)])
+  return Refinement(some, goal_side(chosen[0].shape[:2]), steps)
 
 
 def _mix_palettes(

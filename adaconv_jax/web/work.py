@@ -26,6 +26,8 @@ from adaconv_jax.inference import (
   detail_weight,
   encode,
   encode_content,
+  goal_of,
+  goal_side,
   in_bucket,
   in_palette,
   in_render,
@@ -36,7 +38,7 @@ from adaconv_jax.inference import (
   palette_weight,
   refined,
   render_encoded,
-  squeezed,
+  sampled,
   style_weight,
 )
 from adaconv_jax.models.refinement import MOST_STEPS
@@ -291,15 +293,16 @@ class Studio:
     codes: list[StyleCode] = []
     palettes: list[jax.Array] = []
     toward = palette_weight(wish.palette, wish.color) if wish.color == "style" else None
-    small = squeezed(padded, extent) if wish.refine else None
+    looks = (height, width), wish.strokes, look_size
+    part = sampled(padded, extent, *looks) if wish.refine else None
     for style in styles:
       fitted, style_extent = in_bucket(stylizer, style)
       if wish.color == "match":
         fitted = match(fitted, code.pictures, style_extent, code.extent)
       style_code = encode(stylizer, fitted, style_extent)
-      if small is not None:
-        own = squeezed(fitted, style_extent)
-        style_code = refined(stylizer, style_code, small, own, int(wish.refine))
+      if part is not None:
+        goal = goal_of(stylizer, fitted, style_extent, goal_side(*looks))
+        style_code = refined(stylizer, style_code, part, goal, int(wish.refine))
       codes.append(style_code)
       if toward is not None:
         palettes.append(palette_of(fitted, style_extent))

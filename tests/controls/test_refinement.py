@@ -12,6 +12,7 @@ from small_models import picture, small_stylizer
 
 from adaconv_jax import load_model, stylize
 from adaconv_jax.models import refinement
+from adaconv_jax.ops.extent import Extent
 
 CONTENT, STYLE, OTHER = picture(0, 32, 48), picture(1, 24, 24) ** 3, 1 - 0.5 * picture(2, 24, 24)
 MODELS = ("adain", "adaconv", "adaconv_plus")
@@ -89,12 +90,43 @@ def test_one_code_for_several_contents_is_refined_for_all(adain):
   assert not np.allclose(together.mean, alone.mean, rtol=1e-3)
 
 
-@pytest.mark.slow
-def test_the_sizes_of_the_pictures_have_no_influence_on_a_code(adain):
-  code, large = adain.encode_style(STYLE), CONTENT.repeat(4, 0).repeat(4, 1)
-  first, second = (adain.refine(code, content, STYLE, 3) for content in (CONTENT, large))
-  for start, one, other in zip(code, first, second, strict=True):
-    assert np.abs(one - other).mean() < 0.3 * np.abs(one - start).mean()
+def tiles(pictures, starts_y, starts_x):
+  half = refinement.SIDE // 2
+  rows = (
+    np.concatenate([pictures[:, y : y + half, x : x + half] for x in starts_x], 2) for y in starts_y
+  )
+  return np.concatenate(list(rows), 1)
+
+
+def test_a_sample_is_the_picture_or_a_tile_of_each_quarter():
+  side = refinement.SIDE
+  picture_of_the_size = picture(0, 1, side, side)
+  np.testing.assert_allclose(refinement.sample(picture_of_the_size), picture_of_the_size)
+  large = picture(1, 2, 2 * side, 3 * side)
+  expected = tiles(large, (side // 4, side * 5 // 4), (side // 2, side * 2))
+  np.testing.assert_allclose(refinement.sample(large), expected, atol=1e-6)
+  padded = np.pad(large, ((0, 0), (0, 8), (0, 24), (0, 0)), constant_values=1)
+  inside = Extent(*jnp.array([2 * side, 3 * side]))
+  np.testing.assert_allclose(refinement.sample(padded, None, inside), expected, atol=1e-6)
+
+
+def test_a_sample_is_of_the_size_at_which_a_picture_is_painted():
+  side = refinement.SIDE
+  small = picture(0, 1, side // 2, side * 3 // 4)
+  enlarged = jax.image.resize(small, (1, side, side, 3), "linear")
+  np.testing.assert_allclose(refinement.sample(small), enlarged, atol=1e-5)
+  large = picture(1, 1, 4 * side, 6 * side)
+  painted = jax.image.resize(large, (1, 2 * side, 3 * side, 3), "linear", antialias=True)
+  expected = tiles(painted, (side // 4, side * 5 // 4), (side // 2, side * 2))
+  given = refinement.sample(large, (2 * side, 3 * side))
+  np.testing.assert_allclose(given, expected, atol=1e-5)
+
+
+def test_styles_are_compared_at_about_the_size_of_the_content():
+  side = refinement.SIDE
+  sizes = ((1, 1), (side, 3 * side), (1.4 * side, 2 * side), (2 * side, 2 * side), (9 * side,) * 2)
+  found = [refinement.style_side(*size) / side for size in sizes]
+  assert found == [1, 1, 1.5, 2, 2]
 
 
 @pytest.mark.slow
