@@ -11,6 +11,7 @@ for the whole one. So it is refined for a sample of the content's pixels as they
 for all contents, and toward the style at about the content's size.
 """
 
+import functools
 import math
 import numbers
 from typing import Any, NamedTuple
@@ -19,7 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from adaconv_jax.models.pictures import to_float
-from adaconv_jax.models.style_code import StyleCode, for_each
+from adaconv_jax.models.style_code import StyleCode, for_each, over_axes
 from adaconv_jax.models.transfer_model import Params, TransferModel
 from adaconv_jax.ops.adain import ChannelStats
 from adaconv_jax.ops.extent import Extent, resize_inside
@@ -204,7 +205,9 @@ def refine_code(
     steps: how many; may be unknown when the program is compiled.
 
   Returns:
-    Like `code`. Its derivative is that of `code`: the steps are taken for constant.
+    Like `code`. Its derivative is that of `code`: the steps are taken for constant. Where the
+    loss ended above the one that it began with, or is not finite, it is the best code on the way,
+    such as the first one.
   """
   fixed = jax.lax.stop_gradient((code, networks.params, networks.vgg_params, contents, goal))
   start, params, vgg_params, contents, goal = fixed
@@ -234,25 +237,75 @@ def _descend(
   count = jax.tree.leaves(start)[0].shape[0]
   units = jax.tree.map(_root_mean_square, start)
 
-  def loss(code: StyleCode) -> jax.Array:
-    # The losses are means over the contents; a code of each should not move less for that.
-    return count * _loss(networks, code, kept, goal)
+  def loss(code: StyleCode) -> tuple[jax.Array, jax.Array]:
+    losses = _losses(networks, code, kept, goal)
+    losses = losses.reshape(count, -1).mean(1)  # of each code, over the contents that it is for
+    return losses.sum(), losses
 
-  def step(index: jax.Array, state: tuple[StyleCode, StyleCode, StyleCode]) -> Any:
-    code, means, squares = state
-    gradient = jax.tree.map(jnp.multiply, jax.grad(loss)(code), units)
-    means = jax.tree.map(lambda m, g: _BETA1 * m + (1 - _BETA1) * g, means, gradient)
-    squares = jax.tree.map(lambda v, g: _BETA2 * v + (1 - _BETA2) * g**2, squares, gradient)
-    rate = _RATE * (1 + jnp.cos(jnp.pi * index / steps)) / 2
-    bias1, bias2 = 1 - _BETA1 ** (index + 1), 1 - _BETA2 ** (index + 1)
+  def step(index: jax.Array, state: _State) -> _State:
+    gradient, losses = jax.grad(loss, has_aux=True)(state.code)
+    gradient = jax.tree.map(jnp.multiply, gradient, units)
+    means = jax.tree.map(lambda m, g: _BETA1 * m + (1 - _BETA1) * g, state.means, gradient)
+    squares = jax.tree.map(lambda v, g: _BETA2 * v + (1 - _BETA2) * g**2, state.squares, gradient)
+    # An integer becomes 64 bits long in JAX's 64-bit mode, and no float under strict promotion.
+    done, of = (jnp.asarray(number, jnp.float32) for number in (index, steps))
+    rate = _RATE * (1 + jnp.cos(jnp.pi * done / of)) / 2
+    bias1, bias2 = 1 - _BETA1 ** (done + 1), 1 - _BETA2 ** (done + 1)
 
     def moved(x, mean, square, unit):
-      return x - rate * unit * (mean / bias1) / (jnp.sqrt(square / bias2) + 1e-12)
+      a, b, c = (number.astype(x.dtype) for number in (rate, bias1, bias2))
+      return x - a * unit * (mean / b) / (jnp.sqrt(square / c) + 1e-12)
 
-    return jax.tree.map(moved, code, means, squares, units), means, squares
+    return _State(
+      jax.tree.map(moved, state.code, means, squares, units),
+      means,
+      squares,
+      _choose(losses < state.least, state.code, state.best),
+      jnp.where(index == 0, losses, state.first),
+      jnp.fmin(losses, state.least),
+      losses,
+    )
 
   zeros = jax.tree.map(jnp.zeros_like, start)
-  return jax.lax.fori_loop(0, steps, step, (start, zeros, zeros))[0]
+  unknown = jnp.full(count, jnp.inf, jax.eval_shape(loss, start)[1].dtype)
+  state = _State(start, zeros, zeros, start, unknown, unknown, unknown)
+  last = jax.lax.fori_loop(0, steps, step, state)
+  # What the last step leads to is not rendered, but it is a short one.
+  good = (last.last <= last.first) & _is_finite(last.code)
+  return _choose(good, last.code, last.best)
+
+
+class _State(NamedTuple):
+  """What a step knows.
+
+  Attributes:
+    code: where it starts.
+    means: of the gradients, as Adam has them.
+    squares: of these, their means.
+    best: the code with the least loss so far.
+    first: the losses of each code before any step, `[n]`.
+    least: those of `best`.
+    last: those before the step that led to `code`.
+  """
+
+  code: StyleCode
+  means: StyleCode
+  squares: StyleCode
+  best: StyleCode
+  first: jax.Array
+  least: jax.Array
+  last: jax.Array
+
+
+def _choose(which: jax.Array, yes: StyleCode, no: StyleCode) -> StyleCode:
+  """Takes codes from `yes` where `which`, `[n]`, holds, otherwise from `no`."""
+  return jax.tree.map(lambda a, b: jnp.where(over_axes(which, a.ndim), a, b), yes, no)
+
+
+def _is_finite(code: StyleCode) -> jax.Array:
+  """Of each code, `[n]`."""
+  leaves = [jnp.isfinite(x).reshape(x.shape[0], -1).all(1) for x in jax.tree.leaves(code)]
+  return functools.reduce(jnp.logical_and, leaves)
 
 
 def _root_mean_square(array: jax.Array) -> jax.Array:
@@ -261,18 +314,29 @@ def _root_mean_square(array: jax.Array) -> jax.Array:
   return jnp.sqrt(jnp.mean(array**2, axis=axes, keepdims=True)) + 1e-6
 
 
-def _loss(networks: Networks, code: StyleCode, content: ContentGoal, style: StyleGoal) -> jax.Array:
+def _losses(
+  networks: Networks, code: StyleCode, content: ContentGoal, style: StyleGoal
+) -> jax.Array:
+  """Of each content's rendering, `[n]`."""
   features = content.seen[ENCODER_LAYER]
   target = networks.apply(features, code, method="content_target")
   skips = tuple(content.seen[layer] for layer in networks.model.content_layers)
   given = (skips,) if skips else ()  # a model that is never given any need not take them
   output = networks.apply(target, code, *given, method="decode")
   seen = networks.see(output, _LAYERS)
+  # The losses are means over their pictures.
+  every = seen, output, content, for_each(features.shape[0], style)
+  return jax.vmap(_compare)(*jax.tree.map(lambda x: jnp.expand_dims(x, 1), every))
+
+
+def _compare(
+  seen: dict[str, jax.Array], output: jax.Array, content: ContentGoal, style: StyleGoal
+) -> jax.Array:
   missed = statistics_loss(layer_stats(seen, _STYLE_LAYERS), style.stats, _STYLE_LAYERS)
   return (
     content_loss(seen[ENCODER_LAYER], content.target)
     + _STYLE * missed
-    + _SELF_SIMILARITY * self_similarity_loss(seen[ENCODER_LAYER], features)
+    + _SELF_SIMILARITY * self_similarity_loss(seen[ENCODER_LAYER], content.seen[ENCODER_LAYER])
     + _PALETTE * palette_loss(palette(output), style.palette)
     + _DETAIL * detail_loss(seen, content.seen)
   )

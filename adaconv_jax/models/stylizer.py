@@ -263,13 +263,14 @@ class Stylizer:
         which is refined for all contents together, such as frames of a video.
       content: RGB `[h, w, 3]` or `[n, h, w, 3]`, float in [0, 1] or uint8, any size.
       style: what the code is of, RGB `[h', w', 3]` or `[n, h', w', 3]`, float in [0, 1] or uint8.
-      steps: how many, 0 to 100; the first ones do most. An integer of JAX is not checked, and may
-        be unknown when the program is compiled.
+      steps: how many, 0 to 100; the first ones do most. The value of an integer of JAX is not
+        checked, and may be unknown when the program is compiled.
       extent: the valid region of the contents; None: all.
       style_extent: that of the styles.
 
     Returns:
-      Like `code`. Its derivative is that of `code`; the steps are taken for constant.
+      Like `code`, or `code` itself where steps would only lead away from the style. Its derivative
+      is that of `code`; the steps are taken for constant.
 
     Raises:
       ValueError: the code is not of this model, or not of one style or as many as there are
@@ -277,6 +278,8 @@ class Stylizer:
     """
     if not isinstance(steps, jax.Array):
       steps = check_steps("steps", steps)
+    elif steps.ndim or not jnp.issubdtype(steps.dtype, jnp.integer):
+      raise ValueError(f"steps: expected an integer, got {list(steps.shape)}, {steps.dtype}")
     contents, styles = _batch("content", content, extent), _batch("style", style, style_extent)
     _check_codes(self, code, contents.shape[0], None)
     if styles.shape[0] not in (1, jax.tree.leaves(code)[0].shape[0]):

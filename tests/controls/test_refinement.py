@@ -166,6 +166,44 @@ def test_gradients_take_the_steps_for_constant(adain):
   assert np.isfinite(gradient).all() and np.abs(gradient).max() > 0
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("rate", [300.0, 1e38])
+def test_steps_that_lead_astray_leave_the_code(adain, monkeypatch, rate):
+  monkeypatch.setattr(refinement, "_RATE", rate)
+  codes = adain.encode_style(np.stack([STYLE, OTHER]))
+  kept = adain.refine(codes, np.stack([CONTENT, CONTENT**2]), np.stack([STYLE, OTHER]), 3)
+  jax.tree.map(np.testing.assert_array_equal, kept, codes)
+
+
+@pytest.mark.slow
+def test_no_number_in_a_model_spoils_a_code_of_numbers(adain):
+  broken = adain.replace(params=jax.tree.map(lambda x: np.full_like(x, np.nan), adain.params))
+  code = adain.encode_style(STYLE)
+  jax.tree.map(np.testing.assert_array_equal, broken.refine(code, CONTENT, STYLE, 2), code)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("option", ["jax_enable_x64", "jax_numpy_dtype_promotion"])
+def test_under_other_settings_of_jax(adain, option):
+  code, steps = adain.encode_style(STYLE), np.int32(2)
+  given = adain.refine(code, CONTENT, STYLE, jnp.asarray(steps))
+  before = jax.config.values[option]
+  jax.config.update(option, True if option == "jax_enable_x64" else "strict")
+  try:
+    same = adain.refine(code, CONTENT, STYLE, jnp.asarray(steps))
+  finally:
+    jax.config.update(option, before)
+  for one, other in zip(given, same, strict=True):
+    assert other.dtype == one.dtype
+    np.testing.assert_allclose(other, one, atol=1e-4)
+
+
+@pytest.mark.parametrize("steps", [jnp.float32(2), jnp.arange(2)])
+def test_arrays_of_jax_that_are_no_integer_are_refused(adain, steps):
+  with pytest.raises(ValueError, match=r"^steps: expected an integer, got \["):
+    adain.refine(adain.encode_style(STYLE), CONTENT, STYLE, steps)
+
+
 @pytest.mark.parametrize("steps", [-1, 101, 1.5, True, "3", None, np.array([1, 2])])
 def test_other_numbers_of_steps_are_refused(adain, steps):
   message = r"expected a whole number from 0 to 100, got"
