@@ -260,11 +260,15 @@ class Studio:
     seconds = painted / 1e6 * self._pace * decodings
     if painted != pixels:
       seconds += pixels / 1e6 * ENLARGING
-    seconds += wish.refine * (1 if wish.second is None else 2) * REFINING
+    steps = wish.refine * (1 if wish.second is None else 2)
+    seconds += steps * REFINING * self._pace / PACE  # a slow machine is slow in both
     if seconds > self._max_seconds:
+      way_out = "a smaller size or coarser strokes"
+      if steps:
+        way_out = "a smaller size, coarser strokes or less refinement"
       raise Refused(
         f"{width} x {height} pixels with these strokes would take about {seconds:.0f} s, and this "
-        f"page allows {self._max_seconds:.0f}; choose a smaller size or coarser strokes."
+        f"page allows {self._max_seconds:.0f}; choose {way_out}."
       )
     return seconds
 

@@ -187,6 +187,27 @@ def test_the_estimate_follows_what_pictures_take(studio, files):
   assert studio.check((512, 512), wish(files)) == pytest.approx(0.5, rel=0.1) != before
 
 
+def test_the_estimate_of_refinement_follows_it_too_and_the_refusal_names_it(studio, files):
+  asked = wish(files, refine=8)
+
+  def steps() -> float:
+    return studio.check((64, 64), asked) - studio.check((64, 64), wish(files))
+
+  before = steps()
+  for _ in range(20):
+    studio._learn(seconds=20.0, estimate=studio.check((64, 64), asked))
+  assert studio.check((64, 64), asked) == pytest.approx(20.0, rel=0.1)
+  assert steps() > 2 * before
+  with pytest.raises(Refused, match="choose a smaller size, coarser strokes or less refinement"):
+    studio.check((64, 64), wish(files, refine=100))
+
+
+@pytest.mark.parametrize("steps", [2.5, float("nan"), -1, 10**9, "x", None, [3]])
+def test_other_steps_than_a_slider_has_are_refused(files, steps):
+  with pytest.raises(Refused, match="refine: expected a whole number from 0 to 100, got"):
+    wish(files, refine=steps)
+
+
 def test_running_out_of_memory_is_a_message_with_the_way_out(studio, files, monkeypatch):
   def fail(*arguments):
     raise MemoryError
