@@ -107,7 +107,9 @@ def test_a_sample_is_the_picture_or_a_tile_of_each_quarter():
   np.testing.assert_allclose(refinement.sample(large), expected, atol=1e-6)
   padded = np.pad(large, ((0, 0), (0, 8), (0, 24), (0, 0)), constant_values=1)
   inside = Extent(*jnp.array([2 * side, 3 * side]))
-  np.testing.assert_allclose(refinement.sample(padded, None, inside), expected, atol=1e-6)
+  np.testing.assert_allclose(
+    refinement.sample(jnp.asarray(padded), None, inside), expected, atol=1e-6
+  )
 
 
 def test_a_sample_is_of_the_size_at_which_a_picture_is_painted():
