@@ -195,9 +195,10 @@ def test_under_other_settings_of_jax(adain, option):
     same = adain.refine(code, CONTENT, STYLE, jnp.asarray(steps))
   finally:
     jax.config.update(option, before)
-  for one, other in zip(given, same, strict=True):
+  for start, one, other in zip(code, given, same, strict=True):
     assert other.dtype == one.dtype
-    np.testing.assert_allclose(other, one, atol=1e-4)
+    # Adam divides by the size of the gradient, so where that is small, rounding is not.
+    assert np.abs(other - one).mean() < 1e-3 * np.abs(one - start).mean()
 
 
 @pytest.mark.parametrize("steps", [jnp.float32(2), jnp.arange(2)])
