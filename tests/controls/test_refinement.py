@@ -73,21 +73,23 @@ def test_every_content_of_a_batch_has_its_own_code(stylizer):
   given = stylize(contents, STYLE, model=stylizer, refine=3)
   for content, one in zip(contents, given, strict=True):
     alone = stylize(content, STYLE, model=stylizer, refine=3)
-    np.testing.assert_allclose(one, alone, atol=2e-3)
+    # Adam divides by the size of the gradient, so where that is small, rounding is not.
+    plain = stylize(content, STYLE, model=stylizer)
+    assert np.abs(one - alone).mean() < 0.05 * np.abs(one - plain).mean()
 
 
 @pytest.mark.slow
-def test_one_code_for_several_contents_is_refined_for_all(adain):
-  contents, code = np.stack([CONTENT, CONTENT**2]), adain.encode_style(STYLE)
-  together = adain.refine(code, contents, STYLE, 6)
+def test_one_code_for_several_contents_is_refined_for_all():
+  model, style = load_model("adaconv"), example("style", "night", 256, 256)
+  contents = np.stack([example("content", name, 256, 256) for name in ("palace", "cat")])
+  code = model.encode_style(style)
+  together = model.refine(code, contents, style, 4)
   assert jax.tree.map(np.shape, together) == jax.tree.map(np.shape, code)
 
   def missed(code: Any) -> float:
-    return sum(misses(adain, adain.stylize(content, code), STYLE) for content in contents)
+    return sum(misses(model, model.stylize(content, code), style) for content in contents)
 
-  assert missed(together) < 0.95 * missed(code)
-  alone = adain.refine(code, CONTENT, STYLE, 6)
-  assert not np.allclose(together.mean, alone.mean, rtol=1e-3)
+  assert missed(together) < 0.8 * missed(code)
 
 
 def tiles(pictures, starts_y, starts_x):
