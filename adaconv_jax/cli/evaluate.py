@@ -39,6 +39,7 @@ from adaconv_jax.cli.options import (
   path_text,
 )
 from adaconv_jax.cli.pairs import NAME_BYTES, Picture, find_inputs, shorten
+from adaconv_jax.cli.stylize import DETAIL, PALETTE, REFINE
 from adaconv_jax.evaluation.artifacts import MIN_SIZE
 from adaconv_jax.evaluation.evaluator import (
   Evaluator,
@@ -159,7 +160,7 @@ Every picture is scaled to --size on its shorter side, smaller ones are enlarged
 the middle is cut, so that all outputs have one size and their scores can be compared. Losses are
 computed with VGG-16 as it comes with the package, whatever the models' own encoders are. The models
 are rendered as in the papers, with --detail 0, --palette 0 and --refine 0, unlike by `adaconv
-stylize`, which takes 0.5, 0.6 and 3.
+stylize`, which takes {DETAIL}, {PALETTE} and {REFINE}.
 
 The folder --output gets pairs.csv (a row per model and pair), summary.json (means, settings,
 models) and sheets: contents across, styles down. With --pairs N, the sheets show content, style

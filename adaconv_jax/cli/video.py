@@ -33,6 +33,7 @@ from adaconv_jax.cli.options import (
   path_text,
 )
 from adaconv_jax.cli.pairs import check_no_input
+from adaconv_jax.cli.stylize import PALETTE, REFINE
 from adaconv_jax.files import expand, printable, unwritable
 from adaconv_jax.lock import WorkdirInUse, locked
 from adaconv_jax.video.convert import convert
@@ -40,8 +41,6 @@ from adaconv_jax.video.reader import FOLDER_RATE, open_video
 from adaconv_jax.video.steady import STEADY
 from adaconv_jax.video.stylize import STATISTICS
 from adaconv_jax.video.writer import CODEC, CODECS, CRF, SUFFIXES, check_output
-
-PALETTE, REFINE = 0.6, 3  # as for pictures
 
 
 def main(argv: Sequence[str] | None = None, *, prog: str = "adaconv video") -> int:
