@@ -20,6 +20,7 @@ from jax.typing import ArrayLike
 from adaconv_jax.checkpoints.bundle import vgg_beside
 from adaconv_jax.checkpoints.load import DEFAULT_MODEL, find_model, load_model
 from adaconv_jax.files import absolute, expand, real, version_of
+from adaconv_jax.models.canvas import Canvas, check_stroke, look_stroke
 from adaconv_jax.models.pictures import (
   check_masks,
   check_pictures,
@@ -38,13 +39,7 @@ from adaconv_jax.models.style_code import (
   mix_codes,
   over_axes,
 )
-from adaconv_jax.models.stylizer import (
-  Canvas,
-  ContentCode,
-  Stylizer,
-  check_stroke,
-  look_stroke,
-)
+from adaconv_jax.models.stylizer import ContentCode, Stylizer
 from adaconv_jax.ops.color import check_color, match_colors
 from adaconv_jax.ops.extent import Borders, Extent
 from adaconv_jax.ops.masks import shares_of

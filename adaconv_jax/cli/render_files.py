@@ -39,10 +39,11 @@ from adaconv_jax.inference import (
   sampled,
   style_weight,
 )
+from adaconv_jax.models.canvas import look_stroke
 from adaconv_jax.models.pictures import on_device
 from adaconv_jax.models.refinement import StyleGoal
 from adaconv_jax.models.style_code import StyleCode, is_map
-from adaconv_jax.models.stylizer import ContentCode, Stylizer, look_stroke
+from adaconv_jax.models.stylizer import ContentCode, Stylizer
 from adaconv_jax.ops.color import COLORS
 from adaconv_jax.ops.extent import Extent
 from adaconv_jax.ops.stroke import painted_size

@@ -7,10 +7,9 @@ pair. These check and convert pictures; the private methods compute on batches o
 import dataclasses
 import functools
 import math
-import sys
 from collections.abc import Callable, Mapping
 from fractions import Fraction
-from typing import Any, NamedTuple, TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +17,8 @@ import numpy as np
 from flax import struct
 from jax.typing import ArrayLike
 
+from adaconv_jax.models.canvas import Canvas, check_stroke, on_canvas
+from adaconv_jax.models.code_checks import check_code, check_codes, code_shapes, kind_of
 from adaconv_jax.models.decoder import SCALES
 from adaconv_jax.models.pictures import (
   as_weight,
@@ -52,7 +53,7 @@ from adaconv_jax.models.style_code import (
 from adaconv_jax.models.transfer_model import Params, TransferModel
 from adaconv_jax.ops.adain import ChannelStats, channel_stats, widen_stats
 from adaconv_jax.ops.color import check_color, keep_chroma
-from adaconv_jax.ops.conv import only_shapes, reflect_pad_to_multiple
+from adaconv_jax.ops.conv import reflect_pad_to_multiple
 from adaconv_jax.ops.detail import add_detail
 from adaconv_jax.ops.extent import (
   UNPADDED,
@@ -65,7 +66,7 @@ from adaconv_jax.ops.extent import (
 from adaconv_jax.ops.masks import region_stats, shares_of, shrink
 from adaconv_jax.ops.resize import resize
 from adaconv_jax.ops.sharding import automatic
-from adaconv_jax.ops.stroke import enlarge, painted_size, resize_from
+from adaconv_jax.ops.stroke import enlarge, resize_from
 from adaconv_jax.ops.tiling import (
   by_strips,
   image_bytes,
@@ -83,18 +84,6 @@ ContentStats: TypeAlias = tuple[ChannelStats, ...]
 
 # What `render` can do about colors; "match" is done to a style before it is encoded.
 RENDERED_COLORS = ("style", "luminance")
-
-
-class Canvas(NamedTuple):
-  """The size at which contents with an extent are painted, see `painted_size`.
-
-  Attributes:
-    size: height and width of the arrays, static.
-    extent: the valid region of these.
-  """
-
-  size: tuple[int, int]
-  extent: Extent
 
 
 @struct.dataclass
@@ -236,9 +225,7 @@ class Stylizer:
 
   def code_shapes(self) -> StyleCode:
     """Returns the shapes and types of a code of one style, `jax.ShapeDtypeStruct`."""
-    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), x.dtype), self.params)
-    leaves, tree = jax.tree.flatten(like)
-    return _code_shapes(self.model, tuple(leaves), tree)
+    return code_shapes(self.model, self.params)
 
   @with_numbers
   def refine(
@@ -281,7 +268,7 @@ class Stylizer:
     elif steps.ndim or not jnp.issubdtype(steps.dtype, jnp.integer):
       raise ValueError(f"steps: expected an integer, got {list(steps.shape)}, {steps.dtype}")
     contents, styles = _batch("content", content, extent), _batch("style", style, style_extent)
-    _check_codes(self, code, contents.shape[0], None)
+    check_codes(self.model, self.params, code, contents.shape[0], None)
     if styles.shape[0] not in (1, jax.tree.leaves(code)[0].shape[0]):
       raise ValueError(
         f"style: expected one, or those of the {jax.tree.leaves(code)[0].shape[0]} codes, got "
@@ -427,7 +414,7 @@ class Stylizer:
     pictures = on_device(given)
     pictures = pictures if pictures.ndim == 4 else jnp.expand_dims(pictures, 0)
     whole, whole_extent = to_float(pictures), extent
-    content, extent = _canvas(whole, extent, stroke, look_size, canvas)
+    content, extent = on_canvas(whole, extent, stroke, look_size, canvas)
     # Those of 8 bits become floats strip by strip.
     seen = pictures if content is whole else content
     features, _, skips = self._padded_features(seen, extent, self.model.content_layers)
@@ -512,11 +499,11 @@ class Stylizer:
     check_color(color, RENDERED_COLORS)
     if not isinstance(content, ContentCode):
       raise ValueError(
-        f"content: expected what encode_content returns, got {_kind(content)}; `stylize` takes "
+        f"content: expected what encode_content returns, got {kind_of(content)}; `stylize` takes "
         "pictures"
       )
     n, h, w, _ = content.pictures.shape
-    codes = _check_codes(self, code, n, masks)
+    codes = check_codes(self.model, self.params, code, n, masks)
     alpha = as_weight("alpha", alpha, n, size=(h, w))
     detail = as_weight("detail", detail, n)
     shares = regions = cover = None
@@ -684,7 +671,7 @@ class Stylizer:
     Returns:
       For every normalization of the model its mean and deviation, each `[n, c]`.
     """
-    _check_code(self, code)
+    check_code(self.model, self.params, code)
     canvas, extent = content.painted()
     n, borders = canvas.shape[0], _borders(extent, canvas.shape[1])
     if not self.model.needs_scale_stats:
@@ -891,109 +878,6 @@ def _output_bytes(scale: int, features: jax.Array) -> int:
   return 4 * n * h * w * (4 if scale else 1) * SCALES[scale][1][-1]
 
 
-def check_stroke(stroke: Any, look_size: Any) -> None:
-  """Checks the arguments that size strokes.
-
-  Raises:
-    ValueError: one is not a number above 0.
-  """
-  sizes = {"stroke": stroke} | ({} if look_size is None else {"look_size": look_size})
-  for name, value in sizes.items():
-    is_number = isinstance(value, int | float | np.integer | np.floating)
-    # Python's whole numbers have no largest, but floats, which these become, have.
-    if not is_number or isinstance(value, bool) or not 0 < value <= sys.float_info.max:
-      got = "an array, maybe unknown" if isinstance(value, jax.Array) else repr(value)
-      raise ValueError(f"{name}: expected a number above 0, not an array, got {got}")
-
-
-def _canvas(
-  content: jax.Array,
-  extent: Extent | None,
-  stroke: float,
-  look_size: int | None,
-  canvas: Canvas | None,
-) -> tuple[jax.Array, Extent | None]:
-  """Returns contents `[n, h, w, 3]` at the size at which they are painted, and their extent there.
-
-  They are the same array where that is their own size.
-  """
-  n, h, w, c = content.shape
-  to = None
-  if canvas is not None:
-    (height, width), to = canvas
-  else:
-    height, width = painted_size(h, w, look_stroke(h, w, stroke, look_size))
-    if (height, width) == (h, w):
-      return content, extent
-  like = jax.ShapeDtypeStruct((n, height, width, c), content.dtype)
-  return resize_from(content, extent, like, to, "linear"), to
-
-
-def look_stroke(height: int, width: int, stroke: float, look_size: int | None) -> float:
-  """Returns how coarse strokes are for both arguments."""
-  return stroke if look_size is None else stroke * min(height, width) / look_size
-
-
-def _check_codes(stylizer: Stylizer, code: Any, contents: int, masks: Any) -> list[StyleCode]:
-  """Returns the codes of a rendering: one, or with masks one per mask."""
-  if (masks is not None) != isinstance(code, list):
-    raise ValueError(
-      "code and masks: expected a list of codes beside masks, one for each, and one code without; "
-      f"got {_kind(code)} and masks {None if masks is None else list(np.shape(masks))}"
-    )
-  codes = code if isinstance(code, list) else [code]
-  if not codes:
-    raise ValueError("code: expected at least one, got an empty list")
-  for one in codes:
-    _check_code(stylizer, one)
-    styles = jax.tree.leaves(one)[0].shape[0]
-    if styles not in (1, contents):
-      raise ValueError(
-        f"code: expected one style, or one for each of {contents} contents, got {styles}"
-      )
-  return codes
-
-
-def _check_code(stylizer: Stylizer, code: Any) -> None:
-  """Checks that a code is one of this model, whatever its number of styles."""
-  expected = stylizer.code_shapes()
-  leaves, tree = jax.tree.flatten(code)
-  shapes = [np.shape(leaf) for leaf in leaves]
-  name = f"code: expected what encode_style of this model ({stylizer.model.transform}) returns"
-  if tree != jax.tree.structure(expected):
-    raise ValueError(
-      f"{name}, got {_kind(code)}; encode the style with this model first: "
-      "code = model.encode_style(style)"
-    )
-  wanted = [leaf.shape[1:] for leaf in jax.tree.leaves(expected)]
-  if [shape[1:] for shape in shapes] == wanted and len({shape[:1] for shape in shapes}) == 1:
-    return
-  if shapes == wanted:
-    raise ValueError(
-      f"{name}, with a leading axis for the styles, got one style without it; add it again: "
-      "jax.tree.map(lambda x: x[None], code)"
-    )
-  pairs = zip(shapes, wanted, strict=True)
-  got, shape = next((pair for pair in pairs if pair[0][1:] != pair[1]), (shapes[0], wanted[0]))
-  raise ValueError(f"{name}, arrays {['n', *shape]} of one n, got {list(got)}")
-
-
-@functools.lru_cache(maxsize=16)
-def _code_shapes(model: TransferModel, leaves: tuple[Any, ...], tree: Any) -> StyleCode:
-  """Traces the model's `encode_style`, once per model."""
-  params = jax.tree.unflatten(tree, leaves)
-  # Of the model alone, because tracing VGG would take most of the time.
-  side = 2 if model.style_size is None else model.style_size // STRIDE
-  features = jax.ShapeDtypeStruct((1, side, side, SCALES[0][0]), jnp.float32)
-
-  def encode(params: Params, features: jax.Array) -> StyleCode:
-    return model.apply({"params": params}, features, None, method="encode_style")
-
-  # Constants of the program are transferred to the device, which the user may have disallowed.
-  with jax.transfer_guard("allow"), only_shapes():
-    return jax.eval_shape(encode, params, features)
-
-
 def _batch(name: str, pictures: ArrayLike, extent: Extent | None) -> jax.Array:
   """Checks pictures, and returns a batch of floats."""
   return _as_batch(check_pictures(name, pictures, values=extent is None))
@@ -1007,10 +891,3 @@ def _borders(extent: Extent | None, rows: int) -> Borders:
 def _as_batch(pictures: jax.Array | np.ndarray) -> jax.Array:
   pictures = to_float(pictures)
   return pictures if pictures.ndim == 4 else jnp.expand_dims(pictures, 0)
-
-
-def _kind(value: Any) -> str:
-  if value is None:
-    return "None"
-  shape = getattr(value, "shape", None)
-  return type(value).__name__ if shape is None else f"an array of the shape {list(shape)}"

@@ -41,9 +41,10 @@ from adaconv_jax.inference import (
   sampled,
   style_weight,
 )
+from adaconv_jax.models.canvas import look_stroke
 from adaconv_jax.models.refinement import MOST_STEPS
 from adaconv_jax.models.style_code import StyleCode, is_map
-from adaconv_jax.models.stylizer import Stylizer, look_stroke
+from adaconv_jax.models.stylizer import Stylizer
 from adaconv_jax.ops.color import COLORS
 from adaconv_jax.ops.stroke import painted_size
 
