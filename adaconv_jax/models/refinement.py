@@ -28,6 +28,7 @@ from adaconv_jax.ops.losses import (
   DETAIL_LAYERS,
   content_loss,
   detail_loss,
+  evenness_loss,
   layer_stats,
   palette,
   palette_loss,
@@ -48,6 +49,8 @@ _LAYERS = tuple(dict.fromkeys((*_STYLE_LAYERS, *DETAIL_LAYERS, ENCODER_LAYER)))
 # The terms of the loss that adaconv_plus was trained with. More weight on the style leads to a
 # style loss that a viewer does not see, and costs faces.
 _STYLE, _SELF_SIMILARITY, _PALETTE, _DETAIL = 8.0, 100.0, 300.0, 20.0
+# And one more: without it, skies get a halo around what stands before them.
+_EVENNESS = 400.0
 # Adam's, for few steps.
 _RATE, _BETA1, _BETA2 = 0.04, 0.8, 0.95
 
@@ -93,10 +96,12 @@ class ContentGoal(NamedTuple):
   """What outputs should keep of n contents.
 
   Attributes:
-    seen: `_LAYERS` of the contents, by name, `[n, h, w, c]`.
+    pictures: the contents, `[n, h, w, 3]`.
+    seen: `_LAYERS` of them, by name, `[n, h, w, c]`.
     target: what relu4_1 of the outputs should be, `[n, h, w, 512]`.
   """
 
+  pictures: jax.Array
   seen: dict[str, jax.Array]
   target: jax.Array
 
@@ -233,7 +238,7 @@ def _descend(
 ) -> StyleCode:
   seen = networks.see(contents, _LAYERS)
   target = networks.apply(seen[ENCODER_LAYER], start, method="content_target")
-  kept = ContentGoal(seen, target)
+  kept = ContentGoal(contents, seen, target)
   count = jax.tree.leaves(start)[0].shape[0]
   units = jax.tree.map(_root_mean_square, start)
 
@@ -339,4 +344,5 @@ def _compare(
     + _SELF_SIMILARITY * self_similarity_loss(seen[ENCODER_LAYER], content.seen[ENCODER_LAYER])
     + _PALETTE * palette_loss(palette(output), style.palette)
     + _DETAIL * detail_loss(seen, content.seen)
+    + _EVENNESS * evenness_loss(output, content.pictures)
   )

@@ -11,6 +11,7 @@ output t for AdaIN and the content's own features for AdaConv. Squared norms are
 elements, the convention for which the published style weight is 10.
 """
 
+import itertools
 from collections.abc import Iterable, Mapping
 
 import jax
@@ -32,6 +33,12 @@ _LOW = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
 _NYQUIST = (1 / 16, -4 / 16, 6 / 16, -4 / 16, 1 / 16)
 
 PALETTE_SHARES = 64
+# `evenness_loss`: pixels of a block, distances in blocks, the difference of colors at which places
+# are hardly alike, in units of RGB, and a variance that is nearly none. All are choices.
+_BLOCK = 4
+_APART = (1, 2, 4, 8)
+_ALIKE = 0.04
+_LEAST_VARIANCE = 0.01
 _AXES = [(1, 0, 0), (0, 1, 0), (0, 0, 1)]
 _FACES = [(1, 1, 0), (1, -1, 0), (1, 0, 1), (1, 0, -1), (0, 1, 1), (0, 1, -1)]
 _CUBE = [(1, 1, 1), (1, 1, -1), (1, -1, 1), (-1, 1, 1)]
@@ -239,6 +246,53 @@ def palette_loss(ours: jax.Array, theirs: jax.Array) -> jax.Array:
   each channel but not which colors there are.
   """
   return jnp.mean((ours - theirs) ** 2)
+
+
+def evenness_loss(images: jax.Array, contents: jax.Array) -> jax.Array:
+  """How unlike the output's colors are where the content's are alike, a scalar.
+
+      mean of a(p, q) |g(p) - g(q)|^2 / (Var(g) + 0.01),   a(p, q) = exp(-|c(p) - c(q)|^2 / 0.04^2)
+
+  over pairs of places p and q that are 4, 8, 16 or 32 pixels apart in a row or a column, of colors
+  averaged over 4 x 4 pixels; strokes finer than that are free. Where a sky is plain, dashes cost
+  something, and so does a halo around what stands before it. Less contrast does not cost less,
+  because of the variance. Not in AdaIN's and AdaConv's papers.
+
+  Args:
+    images: `[n, h, w, 3]`, RGB in [0, 1], at least 8 x 8.
+    contents: of the same shape.
+
+  Raises:
+    ValueError: the shapes differ, or are smaller.
+  """
+  if images.shape != contents.shape or min(images.shape[1:3]) < 2 * _BLOCK:
+    raise ValueError(
+      f"images: expected the contents' shape {contents.shape}, of at least {2 * _BLOCK} x "
+      f"{2 * _BLOCK} pixels, got {images.shape}"
+    )
+  ours, theirs = _blocks(images), _blocks(contents)
+  total, kinds = jnp.zeros(ours.shape[0]), 0
+  for axis, apart in itertools.product((1, 2), _APART):
+    if apart < ours.shape[axis]:
+      unlike = jnp.sum(_difference(ours, axis, apart) ** 2, -1)
+      alike = jnp.exp(-jnp.sum(_difference(theirs, axis, apart) ** 2, -1) / _ALIKE**2)
+      total, kinds = total + jnp.mean(alike * unlike, (1, 2)), kinds + 1
+  variance = jnp.sum(jnp.var(ours, (1, 2)), -1)
+  return jnp.mean(total / kinds / (variance + _LEAST_VARIANCE))
+
+
+def _blocks(images: jax.Array) -> jax.Array:
+  """Means of 4 x 4 pixels, without what is left over."""
+  n, h, w, c = images.shape
+  rows, columns = h // _BLOCK, w // _BLOCK
+  even = at_least_float32(images[:, : rows * _BLOCK, : columns * _BLOCK])
+  return even.reshape(n, rows, _BLOCK, columns, _BLOCK, c).mean((2, 4))
+
+
+def _difference(maps: jax.Array, axis: int, apart: int) -> jax.Array:
+  size = maps.shape[axis]
+  later = jax.lax.slice_in_dim(maps, apart, size, axis=axis)
+  return later - jax.lax.slice_in_dim(maps, 0, size - apart, axis=axis)
 
 
 def pixel_loss(images: jax.Array, target: jax.Array) -> jax.Array:

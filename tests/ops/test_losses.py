@@ -11,6 +11,7 @@ from adaconv_jax.ops.losses import (
   checkerboard_loss,
   content_loss,
   detail_loss,
+  evenness_loss,
   palette,
   palette_loss,
   pixel_loss,
@@ -223,6 +224,72 @@ def test_self_similarity_gradient_is_finite_where_features_are_empty():
 def test_self_similarity_loss_refuses_other_shapes():
   with pytest.raises(ValueError, match=r"features: expected the target's shape \(1, 4, 4, 3\)"):
     self_similarity_loss(jnp.zeros((1, 2, 4, 3)), jnp.zeros((1, 4, 4, 3)))
+
+
+def evenness_loops(images, contents) -> float:
+  ours, theirs = (
+    np.array([[[x[i : i + 4, j : j + 4].mean((0, 1)) for j in range(0, x.shape[1] - 3, 4)]
+               for i in range(0, x.shape[0] - 3, 4)] for x in pictures.astype(np.float64)])
+    for pictures in (images, contents)
+  )  # fmt: skip
+  losses = []
+  for g, c in zip(ours, theirs, strict=True):
+    means = []
+    for apart in (1, 2, 4, 8):
+      for down, right in ((apart, 0), (0, apart)):
+        costs = []
+        for i, j in np.ndindex(max(g.shape[0] - down, 0), max(g.shape[1] - right, 0)):
+          alike = np.exp(-np.sum((c[i, j] - c[i + down, j + right]) ** 2) / 0.04**2)
+          costs += [alike * np.sum((g[i, j] - g[i + down, j + right]) ** 2)]
+        means += [np.mean(costs)] if costs else []
+    losses += [np.mean(means) / (sum(np.var(g[..., k]) for k in range(3)) + 0.01)]
+  return float(np.mean(losses))
+
+
+@pytest.mark.parametrize(("height", "width"), [(40, 38), (23, 8)])
+def test_evenness_loss_equals_loops_over_pairs_of_places(height, width):
+  images = random(2, height, width, 3)
+  contents = 0.5 + 0.02 * random(2, height, width, 3, seed=1)
+  got = evenness_loss(images, contents)
+  assert got.shape == ()
+  np.testing.assert_allclose(got, evenness_loops(images, contents), rtol=1e-5)
+
+
+def test_evenness_loss_sees_dashes_and_halos_on_plain_surfaces_and_no_strokes_and_edges():
+  sky = np.full((1, 64, 64, 3), 0.6, np.float32)
+  content = sky.copy()
+  content[:, :, 40:] = 0.1
+  dashes, halo, strokes, edge = (content.copy() for _ in range(4))
+  dashes[:, :, 4:12:8], dashes[:, :, 20:28] = 0.8, 0.8
+  halo[:, :, 24:40] = 0.8
+  strokes[:, :, 0:40:2] += 0.2
+  edge[:, :, 40:] = 0.9
+  dashes, halo, strokes, edge = (
+    float(evenness_loss(jnp.asarray(x), jnp.asarray(content)))
+    for x in (dashes, halo, strokes, edge)
+  )
+  assert max(strokes, edge) < 1e-8
+  assert min(dashes, halo) > 1e-3
+
+
+def test_evenness_loss_does_not_ask_for_less_contrast():
+  images = jnp.asarray(random(1, 32, 32, 3))
+  contents = jnp.full((1, 32, 32, 3), 0.5)
+  full, half = (float(evenness_loss(c * images, contents)) for c in (1.0, 0.5))
+  assert half > 0.8 * full
+
+
+def test_evenness_gradient_is_finite_where_all_colors_are_equal():
+  flat = jnp.full((1, 16, 16, 3), 0.5)
+  assert np.isfinite(jax.grad(evenness_loss)(flat, flat)).all()
+  assert np.isfinite(jax.grad(evenness_loss, argnums=1)(flat, flat)).all()
+
+
+@pytest.mark.parametrize("shape", [(1, 16, 20, 3), (1, 7, 16, 3)])
+def test_evenness_loss_refuses_other_shapes_and_small_ones(shape):
+  contents = (1, 16, 16, 3) if shape[1] > 7 else shape
+  with pytest.raises(ValueError, match=r"images: expected the contents' shape \(1, "):
+    evenness_loss(jnp.zeros(shape), jnp.zeros(contents))
 
 
 def test_palette_is_the_means_of_64_equal_shares_of_the_colors_along_13_directions():
