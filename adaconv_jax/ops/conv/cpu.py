@@ -80,11 +80,7 @@ def conv(images: jax.Array, kernel: jax.Array, dtype: DType) -> jax.Array:
 def image_gradient(kernel: jax.Array, gradient: jax.Array, dtype: DType) -> jax.Array:
   """The gradient of `conv` with respect to the images, from that of its output."""
   flipped = kernel[::-1, ::-1].swapaxes(2, 3)
-  n, h, w, _ = gradient.shape
-  images = jax.ShapeDtypeStruct((n, h, w, kernel.shape[2]), gradient.dtype)
-  lines = jax.eval_shape(lambda images: _lines(images, 1), images)
-  border = jax.linear_transpose(lambda lines: _border(lines, kernel), lines)
-  return _add_to_lines(_zero_padded(gradient, flipped, dtype), border(_lines(gradient, 0))[0], 1)
+  return _add_mirrored(_zero_padded(gradient, flipped, dtype), kernel, gradient)
 
 
 def kernel_gradient(images: jax.Array, gradient: jax.Array, dtype: DType) -> jax.Array:
@@ -314,44 +310,64 @@ def _with_edges(out: jax.Array, images: jax.Array, kernel: jax.Array) -> jax.Arr
   return out
 
 
-Lines = tuple[jax.Array, jax.Array, jax.Array, jax.Array]  # top, bottom, left, right
+def _add_mirrored(images: jax.Array, kernel: jax.Array, gradient: jax.Array) -> jax.Array:
+  """Adds the gradient of mirrored pixels to the lines that they mirror, next to the outermost.
 
+  As products of matrices: for convolutions of single lines, XLA writes loops of its own, one for
+  each line and layer, which take longer to compile and to run.
 
-def _lines(images: jax.Array, distance: int) -> Lines:
-  """The rows `[n, 1, w, c]` and columns `[n, h, 1, c]` at `distance` from the edges."""
-  _, h, w, _ = images.shape
-  top, bottom = (lax.slice_in_dim(images, y, y + 1, axis=1) for y in (distance, h - 1 - distance))
-  left, right = (lax.slice_in_dim(images, x, x + 1, axis=2) for x in (distance, w - 1 - distance))
-  return top, bottom, left, right
+  Args:
+    images: the gradient of the zero-padded convolution, `[n, h, w, c_in]`.
+    kernel: of the convolution.
+    gradient: of its output, `[n, h, w, c_out]`.
+  """
+  _, h, w, _ = gradient.shape
 
+  def outermost(axis: int) -> jax.Array:
+    """The first and the last line: `[2, n, length, c_out]`."""
+    size = gradient.shape[axis]
+    ends = (lax.index_in_dim(gradient, index, axis, keepdims=False) for index in (0, size - 1))
+    return jnp.stack(list(ends))
 
-def _add_to_lines(images: jax.Array, lines: Lines, distance: int) -> jax.Array:
-  """The adjoint of `_lines`, added to `images`; without another pass over all of them."""
-  _, h, w, _ = images.shape
-  places = ((1, distance), (1, h - 1 - distance), (2, distance), (2, w - 1 - distance))
-  for line, (axis, index) in zip(lines, places, strict=True):
-    there = lax.slice_in_dim(images, index, index + 1, axis=axis)
-    images = lax.dynamic_update_slice_in_dim(images, there + line, index, axis)
+  rows = _line_gradient(outermost(1), jnp.stack([kernel[0], kernel[2]]), corners=True)
+  columns = _line_gradient(outermost(2), jnp.stack([kernel[:, 0], kernel[:, 2]]), corners=False)
+  rows, columns = lax.optimization_barrier((rows, columns))
+  for lines, axis, size in ((rows, 1, h), (columns, 2, w)):
+    for line, index in zip(lines, (1, size - 2), strict=True):
+      there = lax.slice_in_dim(images, index, index + 1, axis=axis)
+      added = there + jnp.expand_dims(line, axis)
+      images = lax.dynamic_update_slice_in_dim(images, added, index, axis)
   return images
 
 
-def _border(lines: Lines, kernel: jax.Array) -> Lines:
-  """What the mirrored pixels add to the outermost lines of a zero-padded convolution.
+def _line_gradient(lines: jax.Array, taps: jax.Array, *, corners: bool) -> jax.Array:
+  """The gradient of mirrored lines, from the outputs that are made from them.
 
   Args:
-    lines: those that are mirrored, at distance 1 from the edges.
-    kernel: of the convolution.
+    lines: the outputs' gradient, of two borders, `[2, n, length, c_out]`.
+    taps: the kernel's line that meets each, `[2, 3, c_in, c_out]`.
+    corners: whether the lines have a mirrored pixel at both ends, whose gradient is that of the
+      pixel it mirrors.
+
+  Returns:
+    `[2, n, length, c_in]`.
   """
-  top, bottom, left, right = lines
-  none, one = (0, 0), (1, 1)
-  # The corners of the padded image belong to its rows.
-  top, bottom = (jnp.pad(x, (none, none, one, none), mode="reflect") for x in (top, bottom))
-  return (
-    _xla(top, kernel[:1], (none, none)),
-    _xla(bottom, kernel[2:], (none, none)),
-    _xla(left, kernel[:, :1], (one, none)),
-    _xla(right, kernel[:, 2:], (one, none)),
-  )
+  ends, n, length, c_out = lines.shape
+  flat = taps.reshape(ends, -1, c_out)
+  products = lax.dot_general(lines.reshape(ends, -1, c_out), flat, (((2,), (2,)), ((0,), (0,))))
+  products = lax.optimization_barrier(products.reshape(ends, n, length, 3, -1))
+  first, middle, last = (products[:, :, :, tap] for tap in range(3))
+
+  def moved(pixels: jax.Array, before: int) -> jax.Array:
+    """Pixels with so many zeros before them, cut off or filled up to the length."""
+    zero = np.zeros((), pixels.dtype)
+    ends = (before, length - before - pixels.shape[2], 0)
+    return lax.pad(pixels, zero, ((0, 0, 0), (0, 0, 0), ends, (0, 0, 0)))
+
+  parts = [middle, moved(first, -1), moved(last, 1)]
+  if corners:
+    parts += [moved(first[:, :, :1], 1), moved(last[:, :, -1:], length - 2)]
+  return functools.reduce(lax.add, parts)
 
 
 # --- after an upsampling ---
