@@ -19,7 +19,7 @@ from adaconv_jax.video.stylize import stylize_frames
 from adaconv_jax.video.writer import CODEC, CRF, Log, write_video
 
 # Raise when what is encoded, or how, changes: older logs then cannot be continued.
-VERSION = 2
+VERSION = 3
 
 
 def convert(
@@ -77,7 +77,9 @@ def convert(
   about = {
     "version": VERSION,
     "IN": _identity(video),
+    "--rate": str(video.rate) if video.path.is_dir() else None,  # a file has its own
     "--model": _digest(jax.tree.leaves(stylizer.params)),
+    "--vgg-weights": _digest(jax.tree.leaves(stylizer.vgg_params)),
     "--style or --style-size": _digest(styles),
     "--mix-to or --style-size": mix_to and _digest(mix_to),
     "--alpha": alpha,

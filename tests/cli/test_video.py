@@ -1,11 +1,13 @@
 """`adaconv video`, run in this process."""
 
+import dataclasses
 import json
 import os
 import re
 import signal
 from fractions import Fraction
 
+import jax
 import numpy as np
 import pytest
 from processes import end, start, wait_until
@@ -169,6 +171,43 @@ def test_resume_with_other_options_is_refused_by_their_names(
   assert f"got {named}" in printed.err and "--overwrite" in printed.err
   assert len(pictures_of("out.mp4")) == 3
   assert (folder / ".out.mp4.resume").read_bytes() == before
+
+
+def test_resume_of_a_folder_with_another_rate_is_refused(folder, capsys, monkeypatch):
+  (folder / "frames").mkdir()
+  for index, frame in enumerate(smooth_pictures(6, 16, 24)):
+    images.save(f"frames/{index}.png", frame)
+  arguments = ["frames", "--style", "dots.png", "--output", "out.mp4", "--refine", "0"]
+  with monkeypatch.context() as patch:
+    interrupt_after(patch, 2)
+    assert main([*arguments, "--rate", "12.5"]) == 130
+  before = (folder / ".out.mp4.resume").read_bytes()
+  assert main([*arguments, "--resume"]) == 2
+  assert "got another --rate (25 rather than 25/2);" in capsys.readouterr().err
+  assert (folder / ".out.mp4.resume").read_bytes() == before
+  assert main([*arguments, "--resume", "--rate", "12.5"]) == 0
+
+
+def test_resume_with_other_weights_of_vgg_is_refused(folder, capsys, monkeypatch, adain):
+  with monkeypatch.context() as patch:
+    interrupt_after(patch, 3)
+    run(capsys)
+  other = jax.tree.map(lambda x: 0.9 * x, adain.vgg_params)
+  stylizer = dataclasses.replace(adain, vgg_params=other)
+  monkeypatch.setattr(command, "load_model", lambda model, *, vgg_weights=None: stylizer)
+  code, printed = run(capsys, "--resume", "--vgg-weights", "other.safetensors")
+  assert code == 2 and "got another --vgg-weights;" in printed.err
+
+
+def test_every_option_is_compared_by_resume_or_changes_no_picture(folder, capsys, monkeypatch):
+  with monkeypatch.context() as patch:
+    interrupt_after(patch, 2)
+    run(capsys)
+  about = " ".join(json.loads((folder / ".out.mp4.resume").read_bytes().splitlines()[0]))
+  # Whether there is sound is compared by what came of it.
+  harmless = {"--help", "--no-sound", "--resume", "--overwrite"}
+  options = {name for action in command._parser()._actions for name in action.option_strings[-1:]}
+  assert not options - set(about.split()) - harmless
 
 
 def test_resume_with_another_input_is_refused(folder, capsys, monkeypatch):
