@@ -25,7 +25,11 @@ EXIT_DONE, EXIT_SOME_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 
 
 def attempt(
-  name: str | Path, action: Callable[..., T], *args: Any, memory_hint: str = "--size"
+  name: str | Path,
+  action: Callable[..., T],
+  *args: Any,
+  memory_hint: str = "--size",
+  reported: set[str] | None = None,
 ) -> T | None:
   """Returns `action(*args)`; where a picture or the memory fails it, says why and returns None.
 
@@ -34,6 +38,8 @@ def attempt(
     action: what to do.
     *args: its arguments.
     memory_hint: the options of which smaller values need less memory.
+    reported: what was said before, which is not said again, and is added to; None: nothing was. A
+      picture may be asked for in several places.
 
   Raises:
     ConnectionError: a bucket does not answer. Every other picture would wait for it as long.
@@ -49,7 +55,11 @@ def attempt(
   except (MemoryError, jax.errors.JaxRuntimeError) as error:
     first = next(iter(str(error).splitlines()), "out of memory")
     reason = f"{first}; a smaller {memory_hint} needs less memory"
-  tqdm.write(f"error: {printable(name)}: {printable(reason)}", file=sys.stderr)
+  message = f"error: {printable(name)}: {printable(reason)}"
+  if reported is None or message not in reported:
+    tqdm.write(message, file=sys.stderr)
+  if reported is not None:
+    reported.add(message)
   return None
 
 

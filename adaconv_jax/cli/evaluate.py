@@ -107,7 +107,8 @@ def _evaluate(args: argparse.Namespace, out: Path, stack: contextlib.ExitStack) 
     report(f"error: {described(error)}")
     return EXIT_USAGE
   try:
-    contents, styles = (_read_all(pictures, args.size, faces or {}) for pictures in found)
+    reported: set[str] = set()  # a file may be a content and a style
+    contents, styles = (_read_all(some, args.size, faces or {}, reported) for some in found)
     skipped = sum(map(len, found)) - len(contents) - len(styles)
     results = Results()
     if contents and styles:
@@ -268,8 +269,10 @@ def _load_models(
   return models, files
 
 
-def _read_all(pictures: list[Picture], size: int, faces: dict[str, list[Box]]) -> list[Square]:
-  """Reads what can be read of `pictures`, and reports the rest."""
+def _read_all(
+  pictures: list[Picture], size: int, faces: dict[str, list[Box]], reported: set[str]
+) -> list[Square]:
+  """Reads what can be read of `pictures`, and reports the rest; see `attempt`."""
 
   def read(picture: Picture) -> Square:
     name = str(picture.path)
@@ -278,7 +281,7 @@ def _read_all(pictures: list[Picture], size: int, faces: dict[str, list[Box]]) -
     pixels = np.asarray(images.center_square(image, size, name=name))
     return Square(picture, pixels, tuple(box for box in boxes if box is not None))
 
-  squares = [attempt(picture.path, read, picture) for picture in pictures]
+  squares = [attempt(p.path, read, p, reported=reported) for p in pictures]
   return [square for square in squares if square is not None]
 
 

@@ -115,6 +115,8 @@ def render_pairs(
   # used, and that was reported.
   codes: dict[tuple[Path, int], _Style | None] = {}
   failed, saving = 0, (quality, overwrite)
+  # A file may be a content and a style, or a style several times.
+  trying = functools.partial(_attempt, set())
   with (
     Bar(total=len(pairs), unit="image", disable=len(pairs) == 1) as bar,
     ThreadPoolExecutor(1) as beside,
@@ -131,7 +133,7 @@ def render_pairs(
       group = list(group)
       # With an alpha, if all outputs can have one.
       cutout = all(p.output.suffix.lower() in images.ALPHA_SUFFIXES for p in group)
-      content = _attempt(path, _read_content, size, stylizer, look, cutout)
+      content = trying(path, _read_content, size, stylizer, look, cutout)
       compiled = None
       if content is not None and look.palette:
         compiled = beside.submit(_compile_palette, content, look)
@@ -145,14 +147,14 @@ def render_pairs(
           for style, index in keys:
             if (style, index) not in codes:
               if started is not None and style == first:
-                codes[style, index] = _attempt(style, _result, started)
+                codes[style, index] = trying(style, _result, started)
                 continue
               arguments = (style_size, stylizer, content, look, index, beside)
-              codes[style, index] = _attempt(style, _read_style, *arguments)
+              codes[style, index] = trying(style, _read_style, *arguments)
           found = [codes[key] for key in keys]
           if all(code is not None for code in found):
             futures = steps, compiled
-            done = _attempt(pair.output, _make, stylizer, content, found, futures, look, *saving)
+            done = trying(pair.output, _make, stylizer, content, found, futures, look, *saving)
         failed += done is None
         bar.update()
   return failed
@@ -196,8 +198,9 @@ class _Content(NamedTuple):
   opacity: np.ndarray | None = None
 
 
-def _attempt(path: Path, action: Callable[..., T], *args: Any) -> T | None:
-  return attempt(path, action, path, *args, memory_hint="--size or --style-size")
+def _attempt(reported: set[str], path: Path, action: Callable[..., T], *args: Any) -> T | None:
+  hint = "--size or --style-size"
+  return attempt(path, action, path, *args, memory_hint=hint, reported=reported)
 
 
 def _read(path: Path, size: int | None) -> np.ndarray:

@@ -406,6 +406,13 @@ def test_bad_files_are_reported_and_the_rest_is_done(folder, capsys):
     assert error.startswith(start)
 
 
+def test_a_bad_file_that_is_content_and_style_is_reported_once(folder, capsys):
+  Path("text.png").write_text("no image")
+  code, _, errors = run(capsys, content=["c", "text.png"], style=["s", "text.png"])
+  assert code == 1 and summary()["settings"]["skipped"] == 2
+  assert [e.split(":")[1] for e in errors] == [" text.png", " 2 pictures could not be used"]
+
+
 def test_without_any_usable_picture_nothing_is_written(folder, capsys):
   Path("text.png").write_text("no image")
   code, _, errors = run(capsys, content=["text.png"])

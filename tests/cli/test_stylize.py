@@ -379,6 +379,26 @@ def test_bad_files_are_reported_and_the_rest_is_done(folder, capsys):
   }
 
 
+@pytest.mark.parametrize(
+  "options",
+  [
+    ("--color", "match"),
+    ("--mix", "0.5", "0.3", "0.2"),
+    ("--mix", "0.5", "0.3", "0.2", "--color", "match"),
+    ("--mask", "s/ink.png", "s/ink.png", "s/ink.png", "--color", "match"),
+    ("--palette", "0.6"),
+  ],
+)
+def test_a_file_that_cannot_be_read_is_reported_once_whatever_uses_it(folder, capsys, options):
+  Path("bad.png").write_text("no image")
+  styles = ("--style", "bad.png", "s/ink.png", "bad.png")
+  arguments = ("--content", "bad.png", "c", *styles, "--output", "out", "--refine", "0")
+  code, _, errors = run(capsys, *arguments, *options)
+  assert code == 1
+  assert len([e for e in errors if e.startswith("error: bad.png: not an image")]) == 1
+  assert len(errors) == 2 and re.fullmatch(r"error: \d of \d failed", errors[1])
+
+
 def test_a_look_size_that_is_too_large_for_a_content_is_reported(folder, capsys):
   arguments = ["--content", "c/cat.png", "--style", "s/ink.png", "--look-size", "100000"]
   code, out, errors = run(capsys, *arguments, "--output", "out.png")
