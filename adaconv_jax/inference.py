@@ -41,6 +41,7 @@ from adaconv_jax.models.style_code import (
 )
 from adaconv_jax.models.stylizer import ContentCode, Stylizer
 from adaconv_jax.ops.color import check_color, match_colors
+from adaconv_jax.ops.conv import only_shapes
 from adaconv_jax.ops.extent import Borders, Extent
 from adaconv_jax.ops.masks import shares_of
 from adaconv_jax.ops.palette import SHAPE as PALETTE_SHAPE
@@ -428,7 +429,8 @@ def refined(
 def compile_refined(stylizer: Stylizer) -> None:
   """Compiles what `refined` runs for one content, so that a thread does so beside other work."""
   picture = jax.ShapeDtypeStruct((1, SIDE, SIDE, 3), np.float32)
-  goal = jax.eval_shape(_goal_of, stylizer, picture)
+  with only_shapes():
+    goal = jax.eval_shape(lambda model, styles: model.style_goal(styles), stylizer, picture)
   steps = jax.ShapeDtypeStruct((), np.int32)
   _refined.prepare(stylizer, stylizer.code_shapes(), picture, goal, steps, False)
 
@@ -801,6 +803,21 @@ def render_encoded(
   """The second half of `render`, for contents that meet many styles."""
   weight, share = 1.0 if alpha is None else alpha, 0.0 if detail is None else detail
   return stylizer.render(content, code, weight, detail=share, color=color, masks=masks)
+
+
+def compile_render_encoded(
+  stylizer: Stylizer, content: ContentCode, styles: int | None, *arguments: Any
+) -> None:
+  """Compiles what `render_encoded` runs for one content, before its code is known.
+
+  Args:
+    stylizer: the model.
+    content: any of its shape and type.
+    styles: the number of codes in a list; None: one code, in no list.
+    *arguments: the others of `render_encoded`.
+  """
+  code = stylizer.code_shapes()
+  render_encoded.prepare(stylizer, content, code if styles is None else [code] * styles, *arguments)
 
 
 def in_bucket(stylizer: Stylizer, picture: np.ndarray) -> tuple[np.ndarray, Extent | None]:

@@ -20,6 +20,7 @@ from adaconv_jax.files import printable, replacing
 from adaconv_jax.inference import (
   compile_in_palette,
   compile_refined,
+  compile_render_encoded,
   detail_weight,
   encode,
   encode_content,
@@ -323,20 +324,18 @@ def _make(
 ) -> Path:
   """Makes one image, and puts it at `output` whole or not at all."""
   steps, palette = compiled
+  arguments = (content.alpha, detail_weight(look.detail), content.masks, in_render(look.color))
+  goals = [style.goal and style.goal(content.side) for style in styles]
   if steps is not None:
+    if content.code is not None and not steps.done():  # what takes longest; this needs no code
+      count = None if content.masks is None else len(styles)
+      compile_render_encoded(stylizer, content.code, count, *arguments)
     steps.result()
   codes = [
-    refined(
-      stylizer,
-      style.code,
-      content.part,
-      style.goal and style.goal(content.side),
-      look.refine,
-    )
-    for style in styles
+    refined(stylizer, style.code, content.part, goal, look.refine)
+    for style, goal in zip(styles, goals, strict=True)
   ]
   code = codes if content.masks is not None else mix(codes, look.weights)
-  arguments = (content.alpha, detail_weight(look.detail), content.masks, in_render(look.color))
   if content.code is None:
     sizes = (look.stroke, look.look_size)
     made = _render_huge(output, stylizer, content.pictures, code, *arguments, *sizes)
