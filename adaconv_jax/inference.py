@@ -173,7 +173,7 @@ def stylize(
     code = encode(stylizer, picture, inside)
     if part is not None:
       goal = goal_of(stylizer, picture, inside, goal_side(own, *looks))
-      code = refined(stylizer, code, part, goal, refine)
+      code = refined(stylizer, code, part, goal, refine, strengths[1])
     codes.append(code)
     if toward is not None:
       palettes.append(palette_of(picture, inside))
@@ -405,6 +405,7 @@ def refined(
   contents: jax.Array | None,
   goal: StyleGoal | None,
   steps: int | jax.Array,
+  detail: jax.Array | None = None,
   *,
   together: bool = False,
 ) -> StyleCode:
@@ -416,6 +417,7 @@ def refined(
     contents: n of them, from `sampled`; None where there are no steps.
     goal: of the code's styles, from `goal_of`, or None.
     steps: how many; 0 returns the code as it is. Another number needs no compilation.
+    detail: what the codes will be rendered with, from `detail_weight`.
     together: refine the code of one style for all contents together; it becomes one for each
       content otherwise.
   """
@@ -423,7 +425,12 @@ def refined(
     return code
   if isinstance(steps, int):
     steps = jax.device_put(np.int32(steps))
-  return _refined(stylizer, code, contents, goal, steps, together)
+  count = contents.shape[0]
+  if detail is None:
+    detail = jax.device_put(np.zeros(count, np.float32))
+  else:
+    detail = jnp.broadcast_to(detail.astype(np.float32), (count,))
+  return _refined(stylizer, code, contents, goal, steps, detail, together)
 
 
 def compile_refined(stylizer: Stylizer) -> None:
@@ -432,7 +439,8 @@ def compile_refined(stylizer: Stylizer) -> None:
   with only_shapes():
     goal = jax.eval_shape(lambda model, styles: model.style_goal(styles), stylizer, picture)
   steps = jax.ShapeDtypeStruct((), np.int32)
-  _refined.prepare(stylizer, stylizer.code_shapes(), picture, goal, steps, False)
+  detail = jax.ShapeDtypeStruct((1,), np.float32)
+  _refined.prepare(stylizer, stylizer.code_shapes(), picture, goal, steps, detail, False)
 
 
 def sampled(
@@ -493,13 +501,14 @@ def _refined(
   contents: jax.Array,
   goal: StyleGoal,
   steps: jax.Array,
+  detail: jax.Array,
   together: bool,
 ) -> StyleCode:
-  def moved(code, stylizer, contents, goal, steps):
+  def moved(code, stylizer, contents, *others):
     code = code if together else for_each(contents.shape[0], code)
-    return stylizer.refine_sampled(code, contents, goal, steps)
+    return stylizer.refine_sampled(code, contents, *others)
 
-  return automatic(moved, code, stylizer, contents, goal, steps, by_image=True)
+  return automatic(moved, code, stylizer, contents, goal, steps, detail, by_image=True)
 
 
 @jax.jit

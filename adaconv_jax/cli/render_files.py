@@ -332,7 +332,7 @@ def _make(
       compile_render_encoded(stylizer, content.code, count, *arguments)
     steps.result()
   codes = [
-    refined(stylizer, style.code, content.part, goal, look.refine)
+    refined(stylizer, style.code, content.part, goal, look.refine, arguments[1])
     for style, goal in zip(styles, goals, strict=True)
   ]
   code = codes if content.masks is not None else mix(codes, look.weights)

@@ -18,7 +18,7 @@ from adaconv_jax.evaluation import artifacts
 from adaconv_jax.evaluation.peers import Peer
 from adaconv_jax.evaluation.similarity import Box, face_structure, load_lpips, ssim
 from adaconv_jax.images import ImageError, to_uint8
-from adaconv_jax.inference import goal_of, goal_side, refined, sampled
+from adaconv_jax.inference import detail_weight, goal_of, goal_side, refined, sampled
 from adaconv_jax.models.style_code import StyleCode
 from adaconv_jax.models.stylizer import ContentCode, Stylizer
 from adaconv_jax.models.transfer_model import Params
@@ -219,13 +219,14 @@ def _painter(
     for style in styles
   ]
   look = {"alpha": alpha, "detail": detail, "palette": palette}
+  share = detail_weight(detail)
 
   def painter(content: jax.Array, noisy: jax.Array) -> Callable[[int], tuple[jax.Array, jax.Array]]:
     both = [_encode_content(stylizer, one, for_alpha=alpha != 1) for one in (content, noisy)]
     part = sampled(content[None]) if refine else None
 
     def paint(index: int) -> tuple[jax.Array, jax.Array]:
-      style = refined(stylizer, codes[index], part, goals[index], refine)
+      style = refined(stylizer, codes[index], part, goals[index], refine, share)
       first, second = (_render(stylizer, code, style, palettes[index], **look) for code in both)
       return first, second
 

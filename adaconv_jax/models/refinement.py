@@ -20,9 +20,10 @@ import jax
 import jax.numpy as jnp
 
 from adaconv_jax.models.pictures import to_float
-from adaconv_jax.models.style_code import StyleCode, for_each, over_axes
+from adaconv_jax.models.style_code import StyleCode, for_each, is_zero, over_axes
 from adaconv_jax.models.transfer_model import Params, TransferModel
 from adaconv_jax.ops.adain import ChannelStats
+from adaconv_jax.ops.detail import add_detail
 from adaconv_jax.ops.extent import Extent, resize_inside
 from adaconv_jax.ops.losses import (
   DETAIL_LAYERS,
@@ -99,11 +100,13 @@ class ContentGoal(NamedTuple):
     pictures: the contents, `[n, h, w, 3]`.
     seen: `_LAYERS` of them, by name, `[n, h, w, c]`.
     target: what relu4_1 of the outputs should be, `[n, h, w, 512]`.
+    detail: share of the contents' fine structure in the outputs, `[n]`, or a plain 0.
   """
 
   pictures: jax.Array
   seen: dict[str, jax.Array]
   target: jax.Array
+  detail: float | jax.Array
 
 
 def check_steps(name: str, steps: Any) -> int:
@@ -196,6 +199,7 @@ def refine_code(
   contents: jax.Array,
   goal: StyleGoal,
   steps: int | jax.Array,
+  detail: float | jax.Array = 0.0,
 ) -> StyleCode:
   """Moves codes down the loss of the contents' renderings.
 
@@ -208,24 +212,32 @@ def refine_code(
     contents: `[n, 256, 256, 3]`, from `sample`.
     goal: of the styles, from `style_goal`: of n, or of one.
     steps: how many; may be unknown when the program is compiled.
+    detail: of `add_detail`, which outputs go through before they are compared: one number, or `[n]`
+      for the contents. What a picture will be given, its code should allow for.
 
   Returns:
     Like `code`. Its derivative is that of `code`: the steps are taken for constant. Where the
     loss ended above the one that it began with, or is not finite, it is the best code on the way,
     such as the first one.
   """
-  fixed = jax.lax.stop_gradient((code, networks.params, networks.vgg_params, contents, goal))
-  start, params, vgg_params, contents, goal = fixed
+  if not is_zero(detail):
+    detail = jnp.broadcast_to(jnp.asarray(detail, contents.dtype), contents.shape[:1])
+  fixed = code, networks.params, networks.vgg_params, contents, goal, detail
+  start, params, vgg_params, contents, goal, detail = jax.lax.stop_gradient(fixed)
   networks = Networks(networks.model, networks.vgg, params, vgg_params)
 
-  def descend(code: StyleCode, contents: jax.Array, goal: StyleGoal) -> StyleCode:
-    return _descend(networks, code, contents, goal, steps)
+  def descend(
+    code: StyleCode, contents: jax.Array, goal: StyleGoal, *detail: jax.Array
+  ) -> StyleCode:
+    return _descend(networks, code, contents, goal, steps, *detail)
+
+  shares = () if is_zero(detail) else (jnp.asarray(detail),)
 
   if jax.tree.leaves(code)[0].shape[0] == contents.shape[0]:
     goal = for_each(contents.shape[0], goal)
-    refined = one_by_one(descend, start, contents, goal, size=(SIDE, SIDE))
+    refined = one_by_one(descend, start, contents, goal, *shares, size=(SIDE, SIDE))
   else:
-    refined = descend(start, contents, goal)
+    refined = descend(start, contents, goal, *shares)
   return jax.tree.map(lambda old, first, last: old + (last - first), code, start, refined)
 
 
@@ -235,10 +247,11 @@ def _descend(
   contents: jax.Array,
   goal: StyleGoal,
   steps: int | jax.Array,
+  detail: float | jax.Array = 0.0,
 ) -> StyleCode:
   seen = networks.see(contents, _LAYERS)
   target = networks.apply(seen[ENCODER_LAYER], start, method="content_target")
-  kept = ContentGoal(contents, seen, target)
+  kept = ContentGoal(contents, seen, target, detail)
   count = jax.tree.leaves(start)[0].shape[0]
   units = jax.tree.map(_root_mean_square, start)
 
@@ -328,8 +341,11 @@ def _losses(
   skips = tuple(content.seen[layer] for layer in networks.model.content_layers)
   given = (skips,) if skips else ()  # a model that is never given any need not take them
   output = networks.apply(target, code, *given, method="decode")
+  if not is_zero(content.detail):
+    output = add_detail(output, content.pictures, content.detail)
   seen = networks.see(output, _LAYERS)
   # The losses are means over their pictures.
+  content = content._replace(detail=None)
   every = seen, output, content, for_each(features.shape[0], style)
   return jax.vmap(_compare)(*jax.tree.map(lambda x: jnp.expand_dims(x, 1), every))
 

@@ -235,6 +235,7 @@ class Stylizer:
     style: ArrayLike,
     steps: int | jax.Array = 8,
     *,
+    detail: ArrayLike = 0.0,
     extent: Extent | None = None,
     style_extent: Extent | None = None,
   ) -> StyleCode:
@@ -252,6 +253,7 @@ class Stylizer:
       style: what the code is of, RGB `[h', w', 3]` or `[n, h', w', 3]`, float in [0, 1] or uint8.
       steps: how many, 0 to 100; the first ones do most. The value of an integer of JAX is not
         checked, and may be unknown when the program is compiled.
+      detail: what the code will be rendered with, 0 to 1, one number or `[n]`; see `render`.
       extent: the valid region of the contents; None: all.
       style_extent: that of the styles.
 
@@ -261,7 +263,7 @@ class Stylizer:
 
     Raises:
       ValueError: the code is not of this model, or not of one style or as many as there are
-        contents; content or style is no such picture; steps is no such number.
+        contents; content or style is no such picture; steps or detail is no such number.
     """
     if not isinstance(steps, jax.Array):
       steps = check_steps("steps", steps)
@@ -274,7 +276,8 @@ class Stylizer:
         f"style: expected one, or those of the {jax.tree.leaves(code)[0].shape[0]} codes, got "
         f"{styles.shape[0]}"
       )
-    arrays = self, contents, styles, steps, extent, style_extent
+    share = as_weight("detail", detail, contents.shape[0])
+    arrays = self, contents, styles, steps, share, extent, style_extent
     return automatic(Stylizer._refine, code, *arrays, by_image=True)
 
   @staticmethod
@@ -284,24 +287,29 @@ class Stylizer:
     contents: jax.Array,
     styles: jax.Array,
     steps: int | jax.Array,
+    detail: float | jax.Array,
     extent: Extent | None,
     style_extent: Extent | None,
   ) -> StyleCode:
     side = style_side(*contents.shape[1:3])
     goal = stylizer.style_goal(square(styles, side, style_extent))
-    return stylizer.refine_sampled(code, sample(contents, None, extent), goal, steps)
+    return stylizer.refine_sampled(code, sample(contents, None, extent), goal, steps, detail)
 
   def style_goal(self, styles: jax.Array) -> StyleGoal:
     """Measures what outputs should have of styles, from `refinement.square`."""
     return style_goal(self.vgg, self.vgg_params, styles)
 
   def refine_sampled(
-    self, code: StyleCode, contents: jax.Array, goal: StyleGoal, steps: int | jax.Array
+    self,
+    code: StyleCode,
+    contents: jax.Array,
+    goal: StyleGoal,
+    steps: int | jax.Array,
+    detail: float | jax.Array = 0.0,
   ) -> StyleCode:
     """Does as `refine`, with contents from `refinement.sample` and what `style_goal` measures."""
-    return refine_code(
-      Networks(self.model, self.vgg, self.params, self.vgg_params), code, contents, goal, steps
-    )
+    networks = Networks(self.model, self.vgg, self.params, self.vgg_params)
+    return refine_code(networks, code, contents, goal, steps, detail)
 
   @with_numbers
   def stylize(

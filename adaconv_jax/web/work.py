@@ -300,6 +300,7 @@ class Studio:
     toward = palette_weight(wish.palette, wish.color) if wish.color == "style" else None
     looks = (height, width), wish.strokes, look_size
     part = sampled(padded, extent, *looks) if wish.refine else None
+    detail = detail_weight(wish.detail)
     for style in styles:
       fitted, style_extent = in_bucket(stylizer, style)
       if wish.color == "match":
@@ -307,7 +308,7 @@ class Studio:
       style_code = encode(stylizer, fitted, style_extent)
       if part is not None:
         goal = goal_of(stylizer, fitted, style_extent, goal_side(*looks))
-        style_code = refined(stylizer, style_code, part, goal, int(wish.refine))
+        style_code = refined(stylizer, style_code, part, goal, int(wish.refine), detail)
       codes.append(style_code)
       if toward is not None:
         palettes.append(palette_of(fitted, style_extent))
@@ -315,7 +316,6 @@ class Studio:
     mixed = mix(codes, weights)
     jax.block_until_ready(mixed)
     yield "3 of 3: painting"
-    detail = detail_weight(wish.detail)
     made = render_encoded(stylizer, code, mixed, alpha, detail, None, in_render(wish.color))
     if toward is not None:
       made = in_palette(made, palettes, toward, weights, None, alpha, code.extent)

@@ -134,6 +134,44 @@ def test_styles_are_compared_at_about_the_size_of_the_content():
 
 
 @pytest.mark.slow
+def test_codes_allow_for_the_detail_that_pictures_get():
+  model, style = load_model("adaconv"), example("style", "night", 256, 256)
+  content = example("content", "palace", 256, 256)
+  code = model.encode_style(style)
+  with_it, without = (model.refine(code, content, style, 4, detail=share) for share in (0.5, 0.0))
+
+  def missed(code: Any) -> float:
+    return misses(model, model.stylize(content, code, detail=0.5), style)
+
+  assert missed(with_it) < 0.85 * missed(without)
+  pictures = (
+    model.stylize(content, with_it, detail=0.5),
+    stylize(content, style, detail=0.5, refine=4),
+  )
+  assert np.abs(pictures[0] - pictures[1]).mean() < 0.01
+
+
+@pytest.mark.slow
+def test_detail_may_differ_between_contents(adain):
+  contents = np.stack([CONTENT, CONTENT**2])
+  code = jax.tree.map(lambda x: np.repeat(x, 2, 0), adain.encode_style(STYLE))
+  given = adain.refine(code, contents, STYLE, 2, detail=np.array([0.0, 0.7]))
+  for index, share in enumerate((0.0, 0.7)):
+    one = jax.tree.map(lambda x, i=index: x[i : i + 1], code)
+    alone = adain.refine(one, contents[index], STYLE, 2, detail=share)
+    jax.tree.map(
+      lambda x, y, i=index: np.testing.assert_allclose(x[i : i + 1], y, rtol=0.02, atol=0.02),
+      given, alone,
+    )  # fmt: skip
+
+
+def test_a_detail_that_is_no_share_is_refused(adain):
+  code = adain.encode_style(STYLE)
+  with pytest.raises(ValueError, match="detail: expected"):
+    adain.refine(code, CONTENT, STYLE, 2, detail=1.5)
+
+
+@pytest.mark.slow
 def test_a_mix_with_weight_1_and_a_mask_of_ones_are_the_first_style(adain):
   first = stylize(CONTENT, STYLE, model=adain, refine=2)
   mixed = stylize(CONTENT, [STYLE, OTHER], model=adain, refine=2, weights=(1.0, 0.0))
