@@ -37,7 +37,7 @@ from adaconv_jax.ops.color import COLORS
 
 # Chosen by eye, over portraits, animals, cities, landscapes, still lifes, lettering, drawings and
 # interiors in several styles.
-DETAIL = 0.5
+DETAIL = 0.3
 PALETTE = 0.6
 REFINE = 3
 
