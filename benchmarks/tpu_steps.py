@@ -1,19 +1,21 @@
 """What a training step of the published configs needs on TPU slices, from the TPU compiler.
 
-    python -m benchmarks.tpu_steps                      # the table of docs/cloud-tpu.md, hours
+    python -m benchmarks.tpu_steps                      # a table of docs/cloud-tpu.md, an hour
+    python -m benchmarks.tpu_steps --largest            # the other one, two hours
     python -m benchmarks.tpu_steps --slices v5litepod-1 --configs adaconv --types bfloat16
 
 It needs libtpu (`pip install -e '.[tpu]'`) but no TPU. Every row is 8 pairs per device, in a
-process of its own; `--largest` also searches for the largest number of pairs per device that fits.
+process of its own; with `--largest`, a row is of about as many pairs per device as fit.
 
-That number was seen to fit, and a tenth more was seen not to. Where to look is found with quick
-compilations, which take a tenth to a fifth of the time, and whose memory differs by some percent.
-Compiling for one chip takes as long as for eight, and gives the same memory.
+That number is found with up to five quick compilations (the least effort), whose memory differs by
+some percent, and is taken if it needs nine tenths of the memory; the row is compiled as usual,
+which shows that it fits. More may fit, because the compiler saves memory where it is short, by
+computing things twice; the last column is a number that was tried and did not. Compiling for one
+chip takes as long as for eight, and gives the same memory.
 """
 
 import argparse
 import contextlib
-import functools
 import importlib
 import json
 import subprocess
@@ -30,6 +32,8 @@ SLICES = ("v5litepod-8", "v5p-8", "v6e-8")
 CONFIGS = ("adain", "adaconv")
 TYPES = ("float32", "bfloat16")
 PAIRS = 8  # per device
+# Shares of the memory: what the largest number of pairs is to take at least, and what is tried.
+_FULL, _AIM = 0.9, 0.95
 _HEAD = (
   "| config | type | slice | pairs per device | GB of memory | TFLOP | GB of traffic | "
   "all-reduces | ms at the peak | images/s at most |"
@@ -92,60 +96,50 @@ def in_process(
   return found
 
 
-def largest(name: str, dtype: str, text: str, memory: float) -> int:
-  """Finds the largest number of pairs per device that fits, to a tenth.
-
-  Args:
-    name: of the config.
-    dtype: of the activations.
-    text: a slice.
-    memory: GB of a step of `PAIRS`.
+def largest(name: str, dtype: str, text: str) -> dict[str, object]:
+  """Compiles a row with about as many pairs per device as fit.
 
   Returns:
-    A number that was seen to fit, where a tenth more was seen not to.
+    The row, also with "too_many", the smallest number that was seen not to fit, None if all that
+    were tried did.
   """
-  room = aot.Slice.parse(text).chip.memory
 
-  def needed(pairs: int, *, quick: bool = False) -> float | None:
-    found = in_process(name, dtype, text, pairs, quick=quick).get("memory")
+  def needed(pairs: int) -> float | None:
+    found = in_process(name, dtype, text, pairs, quick=True).get("memory")
     return None if found is None else float(str(found))
 
-  guess = _guess(functools.partial(needed, quick=True), memory, room)
-  fits, too_many = PAIRS, None
-  while too_many is None or too_many > 1.1 * fits + 1:
-    if needed(guess) is None:
-      too_many = guess
-    else:
-      fits = guess
-    if too_many is None:
-      guess = int(1.1 * fits) + 1
-    else:
-      guess = max(int(too_many / 1.1), (fits + too_many) // 2)
-  return fits
+  pairs, too_many = search(needed, aot.Slice.parse(text).chip.memory)
+  found: dict[str, object] = {}
+  while pairs and "memory" not in (found := in_process(name, dtype, text, pairs)):
+    pairs, too_many = int(0.9 * pairs), pairs
+  return found | {"too_many": too_many}
 
 
-def _guess(quick: Callable[[int], float | None], memory: float, room: float) -> int:
-  """Guesses how many pairs per device fit, from quick compilations.
+def search(needed: Callable[[int], float | None], room: float) -> tuple[int, int | None]:
+  """Finds about how many pairs per device fit, with at most five compilations.
 
   Args:
-    quick: returns GB of a step of so many pairs, after a quick compilation; None: they do not fit.
-    memory: GB of a step of `PAIRS`, after a usual one.
+    needed: returns GB of a step of so many pairs; None: they do not fit.
     room: GB of a device.
+
+  Returns:
+    The largest number that was seen to fit, 0 if `PAIRS` do not, and the smallest that was seen not
+    to, None if all that were tried fit.
   """
-  base = quick(PAIRS)
-  share = memory / base if base else 1.0
-  last, used = PAIRS, memory
-  guess = int(PAIRS * room / memory)  # less than fit, because the parameters take a part of it
-  for _ in range(2):
-    found = quick(guess)
+  fits, used, too_many, guess = 0, 0.0, None, PAIRS
+  for _ in range(5):
+    found = needed(guess)
     if found is None:
-      return int(guess / 1.1)
-    slope = max((share * found - used) / (guess - last), memory / PAIRS / 4)
-    last, used = guess, share * found
-    guess = max(int(last + (room - used) / slope), PAIRS + 1)
-    if abs(guess - last) < 0.05 * last:
-      break
-  return guess
+      too_many = guess
+    else:
+      slope = (found - used) / (guess - fits)
+      more = (_AIM * room - found) / slope if slope > 0 else 0
+      fits, used, guess = guess, found, int(guess + max(more, 0.1 * guess + 1))
+      if used >= _FULL * room:
+        break
+    if too_many is not None:
+      guess = (fits + too_many) // 2
+  return fits, too_many
 
 
 def main() -> None:
@@ -164,24 +158,27 @@ def main() -> None:
       jax.config.update("jax_exec_time_optimization_effort", -1.0)
     print(json.dumps(row(name, dtype, text, int(pairs))))
     return
-  print(_HEAD + (" largest |" if args.largest else ""))
-  print("|" + "---|" * (_HEAD.count("|") - 1 + args.largest))
+  head = _HEAD + " too many |" * args.largest
+  print(head)
+  print("|" + "---|" * (head.count("|") - 1))
   for name in args.configs:
     for dtype in args.types:
       for text in args.slices:
-        found = in_process(name, dtype, text, PAIRS)
-        cells = [name, dtype, text, str(PAIRS)]
+        key = (name, dtype, text)
+        found = largest(*key) if args.largest else in_process(*key, PAIRS)
+        cells = [*key]
         if "memory" not in found:
-          cells += ["does not fit", *[""] * (5 + args.largest)]
+          cells += [str(PAIRS), "does not fit", *[""] * (5 + args.largest)]
         else:
           reduced = found["collectives"]
           assert isinstance(reduced, dict) and set(reduced) <= {"all-reduce"}, reduced
-          cells += [f"{found[key]:.3g}" for key in ("memory", "tflop", "traffic")]
+          cells += [str(found["pairs"])]
+          cells += [f"{found[part]:.3g}" for part in ("memory", "tflop", "traffic")]
           cells += [str(reduced.get("all-reduce", 0))]
           cells += [f"{max(found['operations_ms'], found['traffic_ms']):.3g}"]  # pyright: ignore
           cells += [f"{found['images_per_second']:.0f}"]
           if args.largest:
-            cells += [str(largest(name, dtype, text, float(str(found["memory"]))))]
+            cells += [str(found["too_many"] or "")]
         print("| " + " | ".join(cells) + " |", flush=True)
 
 

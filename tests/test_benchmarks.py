@@ -279,7 +279,7 @@ ENTRY %main (x: bf16[2,8]) -> f32[4] {
   ("fixed", "each", "grows"),
   [(0.7, 0.25, 0), (0, 0.3, 0), (10, 0.5, 0), (0.1, 0.2, 0.003), (0.4, 0.15, -3e-4), (0, 0.02, 0)],
 )
-def test_the_largest_batch_is_found_to_a_tenth_in_few_compilations(
+def test_a_batch_that_nearly_fills_the_memory_is_found_in_few_compilations(
   fixed, each, grows, share, monkeypatch
 ):
   tried, quickly = [], []
@@ -288,10 +288,10 @@ def test_the_largest_batch_is_found_to_a_tenth_in_few_compilations(
   def in_process(name, dtype, text, pairs, quick=False):
     (quickly if quick else tried).append(pairs)
     needed = needs(pairs) * (share if quick else 1)
-    return {"memory": needed} if needed <= 16 else {}
+    return {"pairs": pairs} | ({"memory": needed} if needed <= 16 else {})
 
   monkeypatch.setattr(tpu_steps, "in_process", in_process)
-  found = tpu_steps.largest("adain", "bfloat16", "v5litepod-8", needs(8))
-  assert needs(found) <= 16 < needs(int(1.1 * found) + 1)
-  assert found in tried and any(found < pairs <= 1.1 * found + 1 for pairs in tried)  # both seen
-  assert len(tried) <= 4 and len(quickly) <= 3
+  found: Any = tpu_steps.largest("adain", "bfloat16", "v5litepod-8")
+  assert 0.8 * 16 <= needs(found["pairs"]) <= 16
+  assert found["too_many"] is None or found["too_many"] in tried + quickly
+  assert len(tried) <= 2 and len(quickly) <= 5
