@@ -436,10 +436,13 @@ def unwritable(folder: str | os.PathLike[str]) -> str | None:
   """Says why no file can be made in a folder, which may not exist yet; None if nothing is known.
 
   So a command can refuse its output before it computes it.
+
+  Raises:
+    ConnectionError: it is in a bucket that does not answer.
   """
   folder = expand(folder)
   if is_remote(folder):
-    return None
+    return _unwritable_in_bucket(folder)
   if (place := obstacle(folder)) is not None:
     return f"{printable(place)} is not a folder"
   if not os.access(place := _nearest(folder), os.W_OK | os.X_OK):
@@ -450,6 +453,19 @@ def unwritable(folder: str | os.PathLike[str]) -> str | None:
       return None
   except OSError as error:
     return f"{printable(place)} takes no files ({error.strerror})"
+
+
+def _unwritable_in_bucket(folder: "RemotePath") -> str | None:
+  trial = folder / f".{uuid.uuid4().hex}"
+  try:
+    trial.write_bytes(b"")
+  except ConnectionError:
+    raise
+  except OSError as error:
+    return described(error).replace(str(trial), str(folder))
+  with contextlib.suppress(OSError):  # who may write may be one who may not delete
+    trial.unlink()
+  return None
 
 
 def obstacle(folder: Path) -> Path | None:

@@ -19,6 +19,7 @@ ORDER = [
   "files",
   "tensor_files",
   "lock",
+  "results",
   "compilation",
   "programs",
   "kinds",

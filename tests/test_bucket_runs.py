@@ -1,5 +1,6 @@
 """Trainings, exports and pictures in a bucket, against an emulator of Cloud Storage."""
 
+import contextlib
 import json
 import os
 import signal
@@ -22,7 +23,7 @@ from adaconv_jax import images, load_model, lock, save_bundle
 from adaconv_jax.checkpoints.errors import CheckpointError
 from adaconv_jax.checkpoints.orbax import Checkpoints
 from adaconv_jax.checkpoints.record import History, check_checkpoints, newest_step
-from adaconv_jax.cli import export, pack, stylize
+from adaconv_jax.cli import evaluate, export, pack, stylize, vgg
 from adaconv_jax.cli.train import FAILURES
 from adaconv_jax.data.manifest import Images, scan
 from adaconv_jax.data.packed import PackedSource
@@ -337,6 +338,41 @@ def without_waiting(monkeypatch, attempts: int = 1):
     monkeypatch.setitem(context, "gcs_request_retries", {"max_retries": attempts})
 
 
+@pytest.mark.parametrize("only", ["read", "nothing"])
+@pytest.mark.parametrize("command", ["stylize", "evaluate", "export", "pack", "vgg"])
+def test_an_output_in_a_bucket_that_takes_no_files_is_refused_before_anything_is_computed(
+  bucket, monkeypatch, capsys, command, only
+):
+  def computed(*args, **kwargs):
+    raise AssertionError("began")
+
+  monkeypatch.setattr(stylize, "load_model", computed)
+  monkeypatch.setattr(stylize, "render_pairs", computed)
+  monkeypatch.setattr(evaluate, "_read_all", computed)
+  monkeypatch.setattr(evaluate, "load_model", lambda *args, **kwargs: small_stylizer("adain"))
+  monkeypatch.setattr(evaluate, "find_model", Path)
+  monkeypatch.setattr(export, "read_model", computed)
+  monkeypatch.setattr(pack, "pack", computed)
+  pictures = [f"--content={DATA}/content", f"--style={DATA}/style/1.png"]
+  place = "gs://runs/refused" if only == "read" else "gs://no-such-bucket/out"
+  run, arguments = {
+    "stylize": (stylize.main, [*pictures, "--model=m", f"--output={place}/"]),
+    "evaluate": (evaluate.main, [*pictures, "--model=m", f"--output={place}"]),
+    "export": (export.main, ["adain", f"{place}/m.safetensors"]),
+    "pack": (pack.main, [f"--input={DATA}/content", f"--output={place}"]),
+    "vgg": (vgg.main, ["normalize", "v", f"--images={DATA}", f"--output={place}/v.safetensors"]),
+  }[command]
+  with bucket.failing(403, only="POST /upload") if only == "read" else contextlib.nullcontext():
+    try:
+      code = run(arguments)
+    except SystemExit as error:
+      code = str(error)
+  error = capsys.readouterr().err + str(code)
+  assert place in error and code != 0
+  reason = "access is refused; run `gcloud" if only == "read" else "no such bucket"
+  assert reason in error and len(error.splitlines()) <= 2
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("status", [503, CUT])
 def test_a_bucket_that_is_lost_while_pictures_are_made_ends_the_command_and_it_goes_on_later(
@@ -351,7 +387,7 @@ def test_a_bucket_that_is_lost_while_pictures_are_made_ends_the_command_and_it_g
   uploaded, after = [], []
 
   def fault(method, url):
-    if uploaded:
+    if len(uploaded) > 1:  # the first is no picture, but shows that the folder takes files
       after.append(url)
       return status
     if method == "POST":
@@ -372,6 +408,28 @@ def test_a_bucket_that_is_lost_while_pictures_are_made_ends_the_command_and_it_g
   assert stylize.main(command) == 0
   assert len(files_below(out)) == 5
   assert images.load(out / "0--1.png").shape == (64, 64, 3)
+
+
+@pytest.mark.slow
+def test_a_picture_that_a_bucket_stops_taking_is_kept_on_this_machine(bucket, monkeypatch, capsys):
+  without_waiting(monkeypatch)
+  monkeypatch.setattr(stylize, "load_model", lambda *args, **kwargs: small_stylizer("adain"))
+  command = [f"--content={DATA}/content/0.png", f"--style={DATA}/style/1.png", "--model=m"]
+  posts = []
+
+  def fault(method, url):
+    posts.extend([url] * (method == "POST"))
+    return 503 if method == "POST" and len(posts) > 1 else None
+
+  bucket.fault = fault
+  try:
+    assert stylize.main([*command, "--output=gs://runs/lost/0.png"]) == 1
+  finally:
+    bucket.fault = lambda *_: None
+  (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
+  assert line.startswith("error: gs://runs/lost/0.png: the bucket does not answer as it should")
+  (kept,) = Path(line.rpartition(" are kept in ")[2]).iterdir()
+  assert kept.name == "0.png" and images.load(kept).shape == (72, 72, 3)
 
 
 @pytest.mark.slow

@@ -142,6 +142,8 @@ def _check_kinds(workdir: Path) -> None:
 
 def _check_writable(workdir: Path) -> None:
   """Raises where a run would fail when it first saves or shows something, maybe after hours."""
+  if is_remote(workdir):
+    return  # the lock is written there first
   for name in _FOLDERS:
     if (fault := unwritable(workdir / name)) is not None:
       raise ValueError(

@@ -57,14 +57,15 @@ from adaconv_jax.evaluation.report import (
   prepare_folder,
   summarize,
   table,
-  write_csv,
-  write_json,
+  to_csv,
+  to_json,
 )
 from adaconv_jax.evaluation.sheets import beside, blocks, contents_per_sheet, grids, strips
 from adaconv_jax.evaluation.similarity import Box, Spread, spread
-from adaconv_jax.files import Json, expand, printable, replacing, sha256
+from adaconv_jax.files import Json, expand, printable, sha256
 from adaconv_jax.lock import WorkdirInUse, locked
 from adaconv_jax.models.stylizer import Stylizer
+from adaconv_jax.results import Save, saved_in
 
 
 class Square(NamedTuple):
@@ -83,8 +84,8 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "adaconv evaluate") -
     prog: what help and errors call it.
 
   Returns:
-    0 when everything is done, 1 when some pictures failed or a bucket stopped answering, 2 when
-    the arguments or a model are wrong and nothing was done, 130 after Ctrl-C.
+    0 when everything is done, 1 when some pictures failed or the output could not be written, 2
+    when the arguments or a model are wrong and nothing was done, 130 after Ctrl-C.
   """
   args = _parser(prog).parse_args(argv)
   with contextlib.ExitStack() as stack:
@@ -115,36 +116,35 @@ def _evaluate(args: argparse.Namespace, out: Path, stack: contextlib.ExitStack) 
       every = len(contents) * len(styles)
       pairs = draw_pairs(len(contents), len(styles), args.pairs and min(args.pairs, every))
       look = {key: getattr(args, key) for key in ("alpha", "detail", "palette", "refine")}
-      results = _run(
-        models, network, contents, styles, pairs, out, look, score_faces=faces is not None
-      )
-  except ConnectionError as error:
+      settings = {
+        "size": args.size,
+        **look,
+        "cut": "scaled to the shorter side, then the square in the middle",
+        "drawn": args.pairs is not None,
+        "contents": len(contents),
+        "styles": len(styles),
+        "loss_vgg": loss_vgg,
+      }
+      with saved_in(out) as save:
+        results = _run(
+          models, network, contents, styles, pairs, save, look, score_faces=faces is not None
+        )
+        if results.rows:
+          settings["pairs"] = len(results.rows) // len(models)
+          settings["skipped"] = skipped + results.failed
+          summary = summarize(models, results, settings, files)
+          means = {name: model["means"] for name, model in summary["models"].items()}
+          print(table(means, MEANINGS), flush=True)
+          save("summary.json", lambda path: path.write_text(to_json(summary)))
+      if results.rows:
+        size = f"{args.size} x {args.size} pixels"
+        print(f"{settings['pairs']} pairs of {size}, in {printable(out)}")
+  except OSError as error:
     report(f"error: {described(error)}")
     return EXIT_SOME_FAILED
   except KeyboardInterrupt:
-    print("interrupted; the sheets written so far are whole", file=sys.stderr)
+    print("interrupted; the sheets and scores written so far are whole", file=sys.stderr)
     return EXIT_INTERRUPTED
-  if results.rows:
-    settings = {
-      "size": args.size,
-      "alpha": args.alpha,
-      "detail": args.detail,
-      "palette": args.palette,
-      "refine": args.refine,
-      "cut": "scaled to the shorter side, then the square in the middle",
-      "pairs": len(results.rows) // len(models),
-      "drawn": args.pairs is not None,
-      "contents": len(contents),
-      "styles": len(styles),
-      "skipped": skipped + results.failed,
-      "loss_vgg": loss_vgg,
-    }
-    summary = summarize(models, results, settings, files)
-    write_csv(out / "pairs.csv", results.rows)
-    write_json(out / "summary.json", summary)
-    print(table({name: model["means"] for name, model in summary["models"].items()}, MEANINGS))
-    count = summary["settings"]["pairs"]
-    print(f"{count} pairs of {args.size} x {args.size} pixels, in {printable(out)}")
   if skipped or results.failed:
     print(f"error: {skipped + results.failed} pictures could not be used", file=sys.stderr)
     return EXIT_SOME_FAILED
@@ -175,8 +175,10 @@ height. Without it, there is no score "face"; without the extra `eval`, none of 
 scores:
 {_meanings()}
 
-A file that cannot be read is reported and left out, with all its pairs. Exit code: 0 all done;
-1 some pictures failed; 2 nothing done, because of the arguments or a model; 130 interrupted.
+A file that cannot be read is reported and left out, with all its pairs. If the folder takes no more
+files, because its disk is full or its bucket does not answer, the evaluation goes on, and an error
+says where on this machine the rest of them is. Exit code: 0 all done; 1 some pictures failed, or
+files are elsewhere; 2 nothing done, because of the arguments or a model; 130 interrupted.
 """,
   )
   add = parser.add_argument
@@ -291,12 +293,12 @@ def _run(
   contents: list[Square],
   styles: list[Square],
   pairs: list[tuple[int, int]],
-  out: Path,
+  save: Save,
   look: Json,
   *,
   score_faces: bool,
 ) -> Results:
-  """Renders and scores the pairs, and writes the sheets."""
+  """Renders and scores the pairs, and saves the sheets, and after each block the scores so far."""
   results = Results(spreads={name: [] for name in models})
   lay_out = grids if len(pairs) == len(contents) * len(styles) else strips
   style_images = [style.pixels / np.float32(255) for style in styles]
@@ -322,9 +324,11 @@ def _run(
       for sheet in lay_out(originals, style_images, shown):
         number = f"sheet-{len(results.sheets) + 1:02d}--"
         name = number + shorten("--".join(models), NAME_BYTES - len(number) - 4) + ".png"
-        with replacing(out / name) as temporary:
-          images.save(temporary, sheet)
+        save(name, functools.partial(images.save, image=sheet))
         results.sheets.append(name)
+      if results.rows:
+        text = to_csv(results.rows)
+        save("pairs.csv", lambda path, text=text: path.write_text(text, "utf-8"))
   return results
 
 

@@ -16,7 +16,7 @@ from adaconv_jax import images
 from adaconv_jax.bars import Bar
 from adaconv_jax.cli.attempt import attempt
 from adaconv_jax.cli.pairs import Pair
-from adaconv_jax.files import printable, replacing
+from adaconv_jax.files import printable
 from adaconv_jax.inference import (
   compile_in_palette,
   compile_refined,
@@ -48,6 +48,7 @@ from adaconv_jax.models.stylizer import ContentCode, Stylizer
 from adaconv_jax.ops.color import COLORS
 from adaconv_jax.ops.extent import Extent
 from adaconv_jax.ops.stroke import painted_size
+from adaconv_jax.results import saved_in
 
 T = TypeVar("T")
 
@@ -347,8 +348,9 @@ def _make(
     palettes = [style.palette.result() for style in styles if style.palette is not None]
     made = in_palette(made, palettes, strength, look.weights, *_where(content))
   stylized = np.asarray(made)[0] if content.code is None else out_of_bucket(content.code, made)
-  with replacing(output, overwrite=overwrite) as temporary:
-    images.save(temporary, stylized, quality=quality, alpha=content.opacity)
+  save = functools.partial(images.save, image=stylized, quality=quality, alpha=content.opacity)
+  with saved_in(output.parent, overwrite=overwrite) as put:
+    put(output.name, save)
   return output
 
 

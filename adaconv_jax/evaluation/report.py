@@ -17,7 +17,7 @@ from adaconv_jax import __version__
 from adaconv_jax.evaluation.evaluator import SCORES
 from adaconv_jax.evaluation.peers import Peer
 from adaconv_jax.evaluation.similarity import Spread
-from adaconv_jax.files import Json, printable, replacing, unwritable
+from adaconv_jax.files import Json, printable, unwritable
 from adaconv_jax.images import SUFFIXES
 from adaconv_jax.models.build import model_settings
 from adaconv_jax.models.stylizer import Stylizer
@@ -80,16 +80,15 @@ def check_folder(folder: Path) -> None:
     raise ValueError(f"--output: expected a place that can be written to, but {fault}")
 
 
-def write_csv(path: Path, rows: Sequence[Json]) -> None:
-  """Writes a row per model and pair; an undefined score is left empty."""
+def to_csv(rows: Sequence[Json]) -> str:
+  """Makes pairs.csv, a row per model and pair; an undefined score is left empty."""
   text = io.StringIO()
   columns = ["model", "content", "style", *(name for name in SCORES if name in rows[0])]
   writer = csv.DictWriter(text, columns, lineterminator="\n")
   writer.writeheader()
   for row in rows:
     writer.writerow({name: _cell(row[name]) for name in columns})
-  with replacing(path) as temporary:
-    temporary.write_text(text.getvalue(), encoding="utf-8")
+  return text.getvalue()
 
 
 def _cell(value: object) -> object:
@@ -156,10 +155,9 @@ def _describe(stylizer: Stylizer | Peer) -> Json:
   }
 
 
-def write_json(path: Path, summary: Json) -> None:
-  """Writes `summary`; NaN becomes null, because JSON has no NaN."""
-  with replacing(path) as temporary:
-    temporary.write_text(json.dumps(_without_nan(summary), indent=2) + "\n")
+def to_json(summary: Json) -> str:
+  """Makes the text of summary.json; NaN becomes null, because JSON has no NaN."""
+  return json.dumps(_without_nan(summary), indent=2) + "\n"
 
 
 def _without_nan(value: object) -> object:

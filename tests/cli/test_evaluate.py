@@ -1,10 +1,13 @@
 """`adaconv evaluate`, run in this process, and what it writes."""
 
+import contextlib
 import csv
+import errno
 import hashlib
 import json
 import math
 import re
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,7 @@ from PIL import Image
 from small_models import small_stylizer
 
 import adaconv_jax.cli.evaluate as evaluate
-from adaconv_jax import images
+from adaconv_jax import images, results
 from adaconv_jax.cli.evaluate import main
 from adaconv_jax.evaluation import artifacts, evaluator, peers, report, sheets, similarity
 from adaconv_jax.evaluation.evaluator import SCORES, draw_pairs
@@ -477,13 +480,67 @@ def test_the_lock_of_an_evaluation_that_was_killed_is_no_content_of_its_folder(f
   assert run(capsys, "--pairs", "2")[0] == 0
 
 
+def is_full(monkeypatch, folder, name):
+  """Lets a folder take no more files, from that of a name on."""
+  real, failed = results.replacing, []
+
+  @contextlib.contextmanager
+  def replacing(path, **options):
+    if Path(path).parent == Path(folder) and (failed or Path(path).name == name):
+      failed.append(path)
+      raise OSError(errno.ENOSPC, "No space left on device", str(path))
+    with real(path, **options) as temporary:
+      yield temporary
+
+  monkeypatch.setattr(results, "replacing", replacing)
+  return failed
+
+
+@pytest.mark.parametrize("name", ["sheet-01--first.png", "pairs.csv", "summary.json"])
+def test_a_folder_that_takes_no_more_files_loses_nothing_of_an_evaluation(
+  folder, capsys, monkeypatch, name
+):
+  monkeypatch.setenv("TMPDIR", str(folder))
+  monkeypatch.setattr(tempfile, "tempdir", None)
+  monkeypatch.setattr(evaluate, "contents_per_sheet", lambda models: 1)
+  failed = is_full(monkeypatch, "out", name)
+  code, stdout, errors = run(capsys)
+  (kept,) = folder.glob("adaconv-kept-*")
+  reason = "No space left on device; the results that are missing there are kept in"
+  assert code == 1 and errors == [f"error: out/{name}: {reason} {kept}"]
+  assert len(failed) == 1  # in a bucket, each would wait for half a minute
+  assert "content_loss" in stdout  # the means
+  made = {path.name: path for place in ("out", kept) for path in Path(place).iterdir()}
+  assert set(made) == {
+    "pairs.csv", "summary.json", "sheet-01--first.png", "sheet-02--first.png",
+  }  # fmt: skip
+  assert made["summary.json"].parent == kept
+  with made["pairs.csv"].open(newline="") as file:
+    assert len(list(csv.DictReader(file))) == 4
+
+
+def test_the_scores_of_an_evaluation_that_is_interrupted_are_kept(folder, capsys, monkeypatch):
+  render, rendered = evaluator.Evaluator.render, []
+
+  def interrupted(*args):
+    if rendered:
+      raise KeyboardInterrupt
+    rendered.append(1)
+    return render(*args)
+
+  monkeypatch.setattr(evaluate, "contents_per_sheet", lambda models: 1)
+  monkeypatch.setattr(evaluator.Evaluator, "render", interrupted)
+  assert run(capsys)[0] == 130
+  assert len(rows()) == 2 and not Path("out/summary.json").exists()
+
+
 def test_ctrl_c_is_reported_in_a_line(folder, capsys, monkeypatch):
   def interrupted(*args, **kwargs):
     raise KeyboardInterrupt
 
   monkeypatch.setattr(evaluator, "_measure", interrupted)
   code, _, errors = run(capsys)
-  assert code == 130 and errors == ["interrupted; the sheets written so far are whole"]
+  assert code == 130 and errors == ["interrupted; the sheets and scores written so far are whole"]
 
 
 @pytest.mark.parametrize(

@@ -51,8 +51,8 @@ evaluator.load_lpips = lambda: None
  "named": lambda: stops(writer.Log, "remove"),
  "renders": lambda: stops(evaluator.Evaluator, "render"),
  "sheet": lambda: stops(images, "save", late=True),
- "table": lambda: stops(evaluate, "write_csv"),
- "summary": lambda: stops(evaluate, "write_json"),
+ "table": lambda: stops(evaluate, "to_csv"),
+ "summary": lambda: stops(evaluate, "to_json"),
 }[sys.argv.pop(1)]()
 main.cli()
 """
