@@ -113,6 +113,7 @@ class TFDSSource:
       ) from error
     except ValueError as error:
       raise ValueError(f"split {split!r} of {where!r}: {error}") from error
+    self._folder = expand(os.fspath(builder.data_path))
     self.names: Sequence[str] = [f"{split}#{index}" for index in range(len(self._records))]
 
   def __len__(self) -> int:
@@ -126,8 +127,13 @@ class TFDSSource:
     return None
 
   def versions(self) -> Sequence[str | None]:
-    """Returns None for all: a data set that changes gets another version in its name."""
-    return [None] * len(self)
+    """Returns the same for all, which changes when any file of the data set is written.
+
+    A data set that changes should get another version in its name, but one of one's own may not.
+    """
+    files = sorted(files_below(self._folder))
+    versions = zip(files, versions_below(self._folder, files), strict=True)
+    return [" ".join(f"{name}:{version}" for name, version in versions)] * len(self)
 
 
 def _parse_tfds(spec: str) -> tuple[str, str | None]:

@@ -2,17 +2,20 @@ import dataclasses
 import io
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 from buckets import emulator, in_environment
 from PIL import Image
 
 from adaconv_jax.data import sources
 from adaconv_jax.data.manifest import Images, scan
+from adaconv_jax.data.pack import Settings, pack
 from adaconv_jax.data.sources import open_source
 from adaconv_jax.files import expand
 
@@ -148,6 +151,24 @@ def test_a_directory_with_colons_is_not_taken_for_a_split(prepared, tmp_path):
   assert len(open_source(f"tfds:{tmp_path}/photos:train", role="content")) == 10
   source = open_source(f"tfds:{tmp_path}/photos:train:validation", role="content")
   assert len(source) == 2
+
+
+def test_a_set_that_was_changed_since_it_was_packed_is_noticed(prepared, tmp_path):
+  where, packed = tmp_path / "photos", tmp_path / "packed"
+  shutil.copytree(prepared[0], where)
+  assert pack(open_source(f"tfds:{where}", role="content"), packed, Settings()).images == 10
+  (shard,) = where.glob("*train*.array_record*")
+  os.utime(shard, ns=(0, 0))  # as after copying the set
+  assert pack(open_source(f"tfds:{where}", role="content"), packed, Settings()).kept == 10
+  reader = ArrayRecordReader(str(shard))
+  first, second, *others = reader.read_all()
+  reader.close()
+  writer = ArrayRecordWriter(str(shard), "group_size:1")
+  for record in (second, first, *others):
+    writer.write(record)
+  writer.close()
+  with pytest.raises(ValueError, match=r"an image from train#0 to train#9 was changed since then"):
+    pack(open_source(f"tfds:{where}", role="content"), packed, Settings())
 
 
 def test_scan_and_images_work_as_for_folders(prepared):
