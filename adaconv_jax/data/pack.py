@@ -14,7 +14,6 @@ import dataclasses
 import hashlib
 import io
 import json
-import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -23,6 +22,7 @@ from typing import NamedTuple
 from adaconv_jax.data.manifest import digest
 from adaconv_jax.data.packed import (
   INDEX,
+  PARTS,
   Entry,
   check_there,
   entry,
@@ -50,8 +50,6 @@ from adaconv_jax.lock import locked
 SHARD_IMAGES = 1000
 # Images that are prepared before the shard takes them, for each worker.
 _AHEAD = 4
-# Shards and their lists.
-_PARTS = re.compile(r"images-\d{5,}\.(array_record|json)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -257,7 +255,7 @@ def _tidy(folder: Path, entries: Sequence[Entry]) -> None:
   """
   used = {shard_name(number) for number in {found.shard for found in entries}}
   for path in list(folder.iterdir()):
-    if _PARTS.fullmatch(path.name) and path.name not in used:
+    if PARTS.fullmatch(path.name) and path.name not in used:
       path.unlink(missing_ok=True)
 
 

@@ -8,6 +8,7 @@ decodes nothing before its first batch.
 import errno
 import json
 import math
+import re
 import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,6 +21,8 @@ from adaconv_jax.images import MAX_FILE_BYTES, ImageError
 INDEX = "packed.json"
 FORMAT = "adaconv_jax.packed"
 VERSION = 1
+# Shards and, until all are complete, their lists.
+PARTS = re.compile(r"images-\d{5,}\.(array_record|json)")
 _WAY_OUT = "restore the file, or delete the folder and pack the images again"
 
 
@@ -53,6 +56,11 @@ def shard_name(number: int) -> str:
 def is_packed(folder: Path) -> bool:
   """Whether a folder is a packed set; one that is not finished has no index yet."""
   return (folder / INDEX).exists()
+
+
+def is_begun(folder: Path) -> bool:
+  """Whether a folder has files of a packed set, finished or not."""
+  return any(PARTS.fullmatch(path.name) for path in folder.iterdir())
 
 
 def read_index(folder: Path) -> tuple[list[Entry], Json]:

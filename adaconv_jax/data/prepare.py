@@ -11,7 +11,7 @@ from adaconv_jax.checkpoints.record import write_text
 from adaconv_jax.data.batches import allowed_broken
 from adaconv_jax.data.manifest import Images, Manifest, read_names, scan, split_heldout, split_named
 from adaconv_jax.data.sources import Source, open_source
-from adaconv_jax.files import MAX_LIST_BYTES, read_regular
+from adaconv_jax.files import MAX_LIST_BYTES, is_same, printable, read_regular
 
 log = logging.getLogger(__name__)
 
@@ -92,8 +92,9 @@ def open_lists(workdir: Path, role: str, spec: str, *, names: str = "") -> Lists
     names: a file that lists the images kept out of training, one name per line; or "".
 
   Raises:
-    ValueError: `spec` is empty or names something that does not exist; the file `names` is empty; a
-      list in the workdir is damaged; a resumed run has held out other images than those listed.
+    ValueError: `spec` is empty or names something that does not exist; it is the workdir of a new
+      run; the file `names` is empty; a list in the workdir is damaged; a resumed run has held out
+      other images than those listed.
     FileNotFoundError: there is no file `names`.
   """
   if not spec:
@@ -104,6 +105,11 @@ def open_lists(workdir: Path, role: str, spec: str, *, names: str = "") -> Lists
   listed = read_names(names) if names else None
   paths = _paths(workdir, role)
   if not all(path.exists() for path in paths):
+    if is_same(workdir, spec):
+      raise ValueError(
+        f"workdir: expected another folder than config.data.{role}, got {printable(spec)} for "
+        "both; the run's sample pictures would become images to train on"
+      )
     return Lists(workdir, role, spec, open_source(spec, role=role), listed, None)
   train, kept_out = (_read(path) for path in paths)
   if listed is not None and set(listed) != {name for name, _ in kept_out.kept}:

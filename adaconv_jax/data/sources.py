@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from adaconv_jax.data.packed import PackedSource, is_packed
+from adaconv_jax.data.packed import PackedSource, is_begun, is_packed
 from adaconv_jax.files import expand, files_below, versions_below
 from adaconv_jax.images import SUFFIXES, describe_unread, image_names, read_file
 
@@ -214,6 +214,11 @@ def open_source(spec: str, *, role: str) -> Source:
       f"{option}: expected images in {spec!r}, which cannot be read ({error.strerror})"
     ) from error
   if not len(source):
+    if is_begun(expand(spec)):
+      raise ValueError(
+        f"{option}: {spec!r} has a packed set that is not finished; run its `adaconv pack` again, "
+        "which goes on where it ended"
+      )
     raise ValueError(
       f"{option}: no image files in {spec!r} or the folders below it; looked for names "
       f"that end in {', '.join(SUFFIXES)}"

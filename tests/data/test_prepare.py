@@ -32,6 +32,12 @@ def test_listed_images_are_never_trained_on_even_when_the_run_resumes(tmp_path):
     prepare(tmp_path, tmp_path / "run", names="nowhere.txt")
 
 
+def test_a_folder_of_images_is_no_workdir(tmp_path):
+  write_images(tmp_path)
+  with pytest.raises(ValueError, match=r"workdir: expected another folder than config.data.style"):
+    prepare(tmp_path, tmp_path / "style")
+
+
 def test_number_of_held_out_images_may_be_zero(tmp_path):
   write_images(tmp_path)
   train, heldout = prepare(tmp_path, tmp_path / "run", heldout=0)
