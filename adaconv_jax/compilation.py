@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from jax.experimental.compilation_cache import compilation_cache
 
-from adaconv_jax.files import cache_dir, check_path, expand, obstacle, printable
+from adaconv_jax.files import cache_dir, check_path, expand, is_remote, obstacle, printable
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ def keep_compiled(folder: str | os.PathLike[str] | None = None) -> Path | None:
     raise ValueError(f"ADACONV_COMPILATION_CACHE: expected 'on' or 'off', got {setting!r}")
   given = jax.config.values["jax_compilation_cache_dir"]
   if folder is None and given:
-    return Path(given)
+    return expand(given)
   if folder is None and setting == "off":
     return None
   path = cache_dir() / "compiled" if folder is None else expand(folder)
@@ -73,7 +74,8 @@ def mend_kept(folder: Path) -> None:
   """Lets this process remove kept programs that are cut off, in place of JAX's warnings.
 
   JAX writes a program under its final name. So a kill or a full disk leaves a part of one, of which
-  JAX would warn in every process, and which it would never replace.
+  JAX would warn in every process, and which it would never replace. A bucket has whole programs
+  only. One that fails is not asked again, because every program would wait for it for a minute.
 
   Args:
     folder: from `keep_compiled`.
@@ -87,11 +89,15 @@ def mend_kept(folder: Path) -> None:
     if (fault := _FAULT.match(str(message))) is None:
       return show(message, *args, **kwargs)
     action, name, reason = fault.groups()
-    removed = _remove_cut_off(folder, name)
+    removed = 0 if is_remote(folder) else _remove_cut_off(folder, name)
     if action == "writing" or not removed:
       if not said:
-        log.warning("%s: compiled programs cannot be kept (%s)", printable(folder), reason)
+        line = " ".join(reason.split())
+        log.warning("%s: compiled programs cannot be kept (%s)", printable(folder), line)
       said = True
+      if is_remote(folder):
+        jax.config.update("jax_enable_compilation_cache", False)
+        compilation_cache.reset_cache()
 
   warnings.showwarning = show_others
 

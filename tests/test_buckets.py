@@ -56,6 +56,29 @@ def test_compiled_programs_are_kept_in_the_bucket_without_a_question_before(buck
   assert len(bucket.requests) == before
 
 
+def test_a_bucket_that_takes_no_compiled_programs_is_one_line_and_not_asked_again(bucket):
+  program = """
+import logging, jax, jax.numpy as jnp
+from adaconv_jax.compilation import keep_compiled, mend_kept
+logging.basicConfig(format="%(message)s")
+mend_kept(keep_compiled("gs://runs/no-cache"))
+for power in range(2, 5):
+  print(jax.jit(lambda x: x**power)(jnp.float32(2)))
+"""
+  del bucket.requests[:]
+  with bucket.failing(403, only="no-cache"):
+    environment = {**os.environ, **bucket.environment, "JAX_PLATFORMS": "cpu"}
+    environment.pop("JAX_COMPILATION_CACHE_DIR", None)
+    done = subprocess.run(
+      [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=120
+    )
+  assert done.stdout.split() == ["4.0", "8.0", "16.0"]
+  (line,) = done.stderr.splitlines()
+  assert line.startswith("gs://runs/no-cache: compiled programs cannot be kept (")
+  programs = {name for _, url in bucket.requests for name in re.findall(r"no-cache.*(jit\w+)", url)}
+  assert len(programs) == 1
+
+
 def test_local_paths_stay_local_paths():
   for text in ("a", "./~", "/a/b", "C:/a", "gs/a", "a:b", "./gs:/a", ""):
     assert type(expand(text)) is type(Path(text)) and not files.is_remote(expand(text))
