@@ -1,10 +1,15 @@
-"""A Cloud Storage emulator on this machine, with requests that can be counted and made to fail."""
+"""A Cloud Storage emulator on this machine, with requests that can be counted and made to fail.
+
+As a program, `python tests/buckets.py` starts it, and prints what to give to the shell in which
+commands are to find it. Ctrl-C ends it.
+"""
 
 import contextlib
 import io
 import json
 import os
 import re
+import threading
 import time
 import urllib.parse
 from collections.abc import Callable, Iterator
@@ -237,3 +242,16 @@ def in_environment(bucket: Bucket) -> Iterator[None]:
     os.environ.clear()
     os.environ.update(before)
     forget()
+
+
+def main() -> None:
+  """Starts the emulator, and prints the environment for its clients."""
+  with emulator() as bucket, contextlib.suppress(KeyboardInterrupt):
+    for name, value in bucket.environment.items():
+      print(f"export {name}={value}")
+    print(f"# gs://{BUCKET} is empty, in memory, and gone after Ctrl-C", flush=True)
+    threading.Event().wait()
+
+
+if __name__ == "__main__":
+  main()

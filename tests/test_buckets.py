@@ -4,6 +4,7 @@ import hashlib
 import os
 import pickle
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from buckets import CUT, HALF, LOST, emulator, in_environment
-from processes import full_disk
+from processes import end, full_disk, read_until, start
 
 from adaconv_jax import compilation, files, lock
 from adaconv_jax.files import expand, files_below, local_copy, read_json, replacing, sha256
@@ -56,6 +57,7 @@ def test_compiled_programs_are_kept_in_the_bucket_without_a_question_before(buck
   assert len(bucket.requests) == before
 
 
+@pytest.mark.slow
 def test_a_bucket_that_takes_no_compiled_programs_is_one_line_and_not_asked_again(bucket):
   program = """
 import logging, jax, jax.numpy as jnp
@@ -77,6 +79,28 @@ for power in range(2, 5):
   assert line.startswith("gs://runs/no-cache: compiled programs cannot be kept (")
   programs = {name for _, url in bucket.requests for name in re.findall(r"no-cache.*(jit\w+)", url)}
   assert len(programs) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("server")  # skipped without the emulator
+def test_the_emulator_runs_as_a_program_that_says_how_to_find_it():
+  process = start("tests/buckets.py")
+  try:
+    output = read_until(process, "gone after Ctrl-C")
+    exports = dict(re.findall(r"export (\w+)=(.*)", output))
+    program = (
+      "from adaconv_jax.files import expand; p = expand('gs://runs/x'); p.write_bytes(b'7'); "
+    )
+    done = subprocess.run(
+      [sys.executable, "-c", f"{program}print(p.read_bytes())"],
+      env={**os.environ, **exports},
+      capture_output=True,
+      text=True,
+    )
+    assert done.stdout == "b'7'\n", done.stderr
+  finally:
+    process.send_signal(signal.SIGINT)
+    assert end(process, within=20)[0] == 0
 
 
 def test_local_paths_stay_local_paths():

@@ -496,6 +496,7 @@ def is_full(monkeypatch, folder, name):
   return failed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sheet-01--first.png", "pairs.csv", "summary.json"])
 def test_a_folder_that_takes_no_more_files_loses_nothing_of_an_evaluation(
   folder, capsys, monkeypatch, name
@@ -519,6 +520,7 @@ def test_a_folder_that_takes_no_more_files_loses_nothing_of_an_evaluation(
     assert len(list(csv.DictReader(file))) == 4
 
 
+@pytest.mark.slow
 def test_the_scores_of_an_evaluation_that_is_interrupted_are_kept(folder, capsys, monkeypatch):
   render, rendered = evaluator.Evaluator.render, []
 
