@@ -1,7 +1,7 @@
 """What a training step of the published configs needs on TPU slices, from the TPU compiler.
 
-    python -m benchmarks.tpu_steps                      # a table of docs/cloud-tpu.md, an hour
-    python -m benchmarks.tpu_steps --largest            # the other one, two hours
+    python -m benchmarks.tpu_steps                      # a table of docs/cloud-tpu.md, hours
+    python -m benchmarks.tpu_steps --largest            # the other one, longer
     python -m benchmarks.tpu_steps --slices v5litepod-1 --configs adaconv --types bfloat16
 
 It needs libtpu (`pip install -e '.[tpu]'`) but no TPU. Every row is 8 pairs per device, in a
