@@ -73,8 +73,11 @@ def enlarge(
 
   The brightness gets back what the content has lost by becoming the canvas, with a factor at every
   place: how much of the canvas' fine structure is in the painting there (a regression, as in
-  guided filters). Where the painting has none of it, nothing comes back. Fine structure that is
-  the painting's own is raised a little against the blur of enlarging.
+  guided filters), times the share of the painting's own that this explains, the squared
+  correlation. Where the painting has none of it, nothing comes back. Nor does a texture that is
+  too fine for the canvas, such as the tiles of a roof, which strokes that follow nothing would
+  raise to a fringe otherwise. Fine structure that is the painting's own is raised a little against
+  the blur of enlarging.
 
   Args:
     painted: what was made of the canvas, RGB `[m, h', w', 3]`.
@@ -96,10 +99,11 @@ def enlarge(
   ours, theirs = (to_gray(x) for x in (painted, canvas))
   ours, theirs = (x - blur_inside(x, inside, _FINE, _FINE) for x in (ours, theirs))
   theirs = jnp.tile(theirs, times)
-  common, energy = (
-    blur_inside(x, inside, _AROUND, _AROUND) + _EPS for x in (ours * theirs, theirs**2)
+  common, energy, own = (
+    blur_inside(x, inside, _AROUND, _AROUND) + _EPS for x in (ours * theirs, theirs**2, ours**2)
   )
-  factor = jnp.clip(common / energy, -_MOST, _MOST)
+  explained = common**2 / (energy * own)
+  factor = jnp.clip(explained * common / energy, -_MOST, _MOST)
   crisp = jnp.clip(_CRISP * (1 - inside.height / whole.height), 0, _CRISP)
   raised = painted + jnp.expand_dims(crisp * (ours - factor * theirs), -1)
   both = jnp.concatenate([raised, jnp.expand_dims(factor, -1)], -1)

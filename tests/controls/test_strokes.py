@@ -80,6 +80,18 @@ def test_edges_come_back_with_the_contrast_that_the_painting_has():
     assert np.abs(got - sharp).max() < 0.3 * np.abs(soft - sharp).max()
 
 
+def test_a_texture_too_fine_for_the_canvas_makes_no_fringe_in_strokes_that_follow_nothing():
+  phase = 2 * np.pi * (np.arange(160) * 0.43)[None, None, :, None]  # of which the canvas has traces
+  content = np.broadcast_to(0.5 + 0.2 * np.sin(phase), (1, 160, 160, 3)).astype(np.float32)
+  canvas = shrunk(content, 64, 64)
+  random = np.random.default_rng(0).normal(0, 1, (1, 66, 66, 1)).astype(np.float32)
+  strokes = sum(random[:, y : y + 64, x : x + 64] for y in range(3) for x in range(3)) / 9
+  painted = np.broadcast_to(0.5 + 0.3 * strokes, canvas.shape)
+  smooth = shrunk(canvas, 160, 160)  # the content, without the texture
+  texture = np.asarray(enlarged(painted, canvas, content) - enlarged(painted, canvas, smooth))
+  assert texture.std() < 0.25 * content.std()
+
+
 def test_what_is_beyond_the_picture_has_no_influence():
   content, painted = CONTENT[None, :27, :41], picture(2, 1, 13, 20)
   canvas = shrunk(content, 13, 20)
