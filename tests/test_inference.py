@@ -20,6 +20,7 @@ from adaconv_jax import images, inference, save_bundle, stylize
 from adaconv_jax.models.build import make_model
 from adaconv_jax.models.stylizer import ContentCode, Stylizer
 from adaconv_jax.ops.detail import add_detail
+from adaconv_jax.ops.extent import Extent
 
 TRANSFORMS = ["adain", "adaconv"]
 
@@ -394,3 +395,26 @@ def test_some_pictures_keep_their_size(stylizers):
   for kernel_size, expected in ((1, (16, 16)), (3, (16, 16)), (5, None)):
     model = make_model("adaconv", {"kernel_size": kernel_size})
     assert bucket(stylizers["adaconv"].replace(model=model), 16, 16) == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["adain", "adaconv"])
+@pytest.mark.parametrize("masked", [False, True])
+def test_what_is_compiled_beforehand_is_what_refines_and_renders(name, masked, caplog):
+  """With an extent, detail and masks, as the command line has them."""
+  stylizer = small_stylizer(name)
+  content = np.zeros((1, 40, 48, 3), np.uint8)
+  extent = Extent(37, 45)
+  masks = np.ones((2, 40, 48), np.float32) if masked else None
+  arguments = None, inference.detail_weight(0.5), masks, "style"
+  encoded = inference.encode_content(stylizer, content, extent, False)
+  code = inference.encode(stylizer, content)
+  part = inference.sampled(content, extent, (37, 45))
+  goal = inference.goal_of(stylizer, content, None, inference.goal_side((37, 45)))
+  inference.compile_refined(stylizer)
+  inference.compile_render_encoded(stylizer, encoded, 2 if masked else None, *arguments)
+  with jax.log_compiles():
+    code = inference.refined(stylizer, code, part, goal, 1)
+    codes = [code, code] if masked else code
+    inference.render_encoded(stylizer, encoded, codes, *arguments)
+  assert not [record for record in caplog.records if "ompiling" in record.getMessage()]
