@@ -1,7 +1,8 @@
 """Measures how much stylized videos flicker, and at what speed.
 
     pip install -e '.[video,flicker]'
-    python -m benchmarks.flicker [--quick] [--flow dis] [--blending 0.5] [--palette 0.6] [--speed]
+    python -m benchmarks.flicker [--quick] [--flow dis] [--blending 0.5] [--palette 0.6]
+                                [--refine 3] [--clips pan zoom] [--speed]
 
 The measure is the field's: an output frame is warped along the motion of the *input* to the frame i
 later, and compared there, over the pixels that are visible in both. It is the root of the mean
@@ -12,7 +13,8 @@ either with published numbers, whose flow is RAFT's.
 
 The style loss is that of the papers (four layers of VGG), the mean over some frames. Methods:
 
-frame    frame by frame, each normalized by its own statistics
+alone    every frame as a picture of its own, by `stylize`
+frame    frame by frame, each normalized by its own statistics; palette and refined code are shared
 running  a running average of the statistics, for streams
 shot     the statistics of the shot
 steady   those of the shot, and blending along the motion: the default of `adaconv video`
@@ -27,7 +29,7 @@ import jax
 import numpy as np
 from scipy import ndimage
 
-from adaconv_jax import images, load_model
+from adaconv_jax import images, load_model, stylize
 from adaconv_jax.models.stylizer import Stylizer
 from adaconv_jax.ops.losses import style_loss
 from adaconv_jax.vgg.network import STYLE_LAYERS
@@ -38,12 +40,15 @@ from benchmarks.report import markdown
 
 MODELS = ("adain", "adaconv")
 STYLES = ("night", "woodblock")
-METHODS = {
+ALONE = "alone"
+METHODS: dict[str, dict[str, Any]] = {
+  ALONE: {},
   "frame": {"statistics": "frame", "blending": 0},
   "running": {"statistics": "running", "blending": 0},
   "shot": {"statistics": "shot", "blending": 0},
   "steady": {"statistics": "shot"},
 }
+DEFAULT_METHODS = ("frame", "running", "shot", "steady")
 SHORT, LONG = 1, 10
 # Frames that start a comparison, and those whose style loss is computed: every third and fifth.
 COMPARED, SCORED = 3, 5
@@ -59,9 +64,11 @@ def main() -> None:
   parser.add_argument("--flow", choices=("exact", "dis"), default="exact")
   parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
   parser.add_argument("--styles", nargs="+", default=STYLES)
-  parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+  parser.add_argument("--methods", nargs="+", choices=METHODS, default=DEFAULT_METHODS)
   parser.add_argument("--blending", type=float, help='of "steady"; default: that of the command')
   parser.add_argument("--palette", type=float, default=0.0, help="of all methods; default: 0")
+  parser.add_argument("--refine", type=int, default=0, help="steps, of all methods; default: 0")
+  parser.add_argument("--clips", nargs="+", metavar="NAME", help="default: all")
   parser.add_argument("--speed", action="store_true", help="measure frames per second instead")
   args = parser.parse_args()
   if args.speed:
@@ -70,6 +77,10 @@ def main() -> None:
   if args.blending is not None:
     METHODS["steady"] = {"statistics": "shot", "blending": args.blending}
   clips = make_clips(20, 256)
+  names = [clip.name for clip in clips]
+  if unknown := set(args.clips or ()) - set(names):
+    parser.error(f"--clips: expected some of {', '.join(names)}, got {', '.join(sorted(unknown))}")
+  clips = [clip for clip in clips if not args.clips or clip.name in args.clips]
   print(
     flicker_table(
       args.models,
@@ -77,7 +88,7 @@ def main() -> None:
       clips[: 1 if args.quick else None],
       {"exact": exact_flow, "dis": dis_flow}[args.flow],
       args.methods,
-      args.palette,
+      {"palette": args.palette, "refine": args.refine},
     )
   )
 
@@ -88,11 +99,11 @@ def flicker_table(
   clips: Sequence[Clip],
   flow: Flow,
   methods: Sequence[str],
-  palette: float = 0.0,
+  look: dict[str, Any] | None = None,
 ) -> str:
   """Measures the methods on all clips; returns a table of means over the styles.
 
-  Shares are those of the first method.
+  Shares are those of the first method. `look` has the options of `stylize_frames` of all methods.
   """
   rows = []
   flows = {clip.name: Flows(clip, flow) for clip in clips}
@@ -106,8 +117,7 @@ def flicker_table(
       for method in methods:
         numbers = []
         for style in map(read_style, styles):
-          options = METHODS[method] | {"palette": palette}
-          made = list(stylize_frames(clip.frames, style, model=model, **options))
+          made = render(model, clip, style, method, look or {})
           pictures = np.stack(made).astype(np.float32) / 255
           numbers.append([*flows[clip.name].errors(pictures), mean_style(model, pictures, style)])
         means = np.mean(numbers, axis=0)
@@ -117,6 +127,15 @@ def flicker_table(
         print(" | ".join(rows[-1]), flush=True)
   heads = ["model", "clip", "method", "i = 1", "i = 10", "style loss", "i = 1 / frame"]
   return markdown([*heads, "i = 10 / frame", "style / frame"], rows)
+
+
+def render(
+  model: Stylizer, clip: Clip, style: Any, method: str, look: dict[str, Any]
+) -> list[np.ndarray]:
+  """Stylizes the frames of a clip by one of `METHODS`."""
+  if method == ALONE:
+    return [np.asarray(stylize(frame, style, model=model, **look)) for frame in clip.frames]
+  return list(stylize_frames(clip.frames, style, model=model, **METHODS[method], **look))
 
 
 class Flows:
