@@ -95,14 +95,15 @@ EVALUATE = STYLIZE | {"content": "~/c", "output": "~/results"}
 def test_in_every_option_of_evaluate(option, home, monkeypatch):
   made: Any = []
 
-  def run(models, network, contents, styles, pairs, out, *_, **__):
-    made.extend([*models, contents[0].picture.path, styles[0].picture.path, out])
+  def run(models, network, contents, styles, pairs, save, *_, **__):
+    made.extend([*models, contents[0].picture.path, styles[0].picture.path])
+    save("sheet.txt", lambda path: path.write_text("a sheet"))
     return evaluate.Results()
 
   monkeypatch.setattr(evaluate, "_run", run)
   assert evaluate.main(with_tilde(option, EVALUATE, home)) == 0
-  assert made == ["m", home / "c/cat.png", home / "s/ink.png", home / "results"]
-  assert (home / "results").is_dir()
+  assert made == ["m", home / "c/cat.png", home / "s/ink.png"]
+  assert (home / "results/sheet.txt").read_text() == "a sheet"
 
 
 @pytest.mark.parametrize("option", ["model", "file", "vgg-weights"])

@@ -131,13 +131,13 @@ def test_a_folder_that_cannot_be_read_is_never_taken_for_an_empty_one(
 @pytest.mark.parametrize("kind", KINDS)
 def test_stylizing_reports_what_is_no_picture_file_and_goes_on(kind, tmp_path, capsys):
   path = make(kind, tmp_path / "x.png")
-  assert render_files._attempt(path, render_files._read, None) is None
+  assert render_files._attempt(set(), path, render_files._read, None) is None
   assert f"error: {path}: " in capsys.readouterr().err
 
 
 def test_a_content_that_scaling_would_blow_up_is_reported_and_the_rest_goes_on(tmp_path, capsys):
   Image.new("RGB", (2000, 1)).save(tmp_path / "line.png")
-  assert render_files._attempt(tmp_path / "line.png", render_files._read, 512) is None
+  assert render_files._attempt(set(), tmp_path / "line.png", render_files._read, 512) is None
   error = capsys.readouterr().err
   assert error.startswith(f"error: {tmp_path / 'line.png'}: 2000 x 1 scaled to 512 pixels")
 
