@@ -242,7 +242,9 @@ def evenness_loops(images, contents) -> float:
           alike = np.exp(-np.sum((c[i, j] - c[i + down, j + right]) ** 2) / 0.04**2)
           costs += [alike * np.sum((g[i, j] - g[i + down, j + right]) ** 2)]
         means += [np.mean(costs)] if costs else []
-    losses += [np.mean(means) / (sum(np.var(g[..., k]) for k in range(3)) + 0.01)]
+    losses += [np.mean(means)]
+  variances = [sum(np.var(x[..., k].astype(np.float64)) for k in range(3)) for x in images]
+  losses = [loss / (variance + 0.03) for loss, variance in zip(losses, variances, strict=True)]
   return float(np.mean(losses))
 
 
