@@ -425,21 +425,15 @@ def refined(
     return code
   if isinstance(steps, int):
     steps = jax.device_put(np.int32(steps))
-  count = contents.shape[0]
-  if detail is None:
-    detail = jax.device_put(np.zeros(count, np.float32))
-  else:
-    detail = jnp.broadcast_to(detail.astype(np.float32), (count,))
   return _refined(stylizer, code, contents, goal, steps, detail, together)
 
 
-def compile_refined(stylizer: Stylizer) -> None:
+def compile_refined(stylizer: Stylizer, detail: jax.Array | None) -> None:
   """Compiles what `refined` runs for one content, so that a thread does so beside other work."""
   picture = jax.ShapeDtypeStruct((1, SIDE, SIDE, 3), np.float32)
   with only_shapes():
     goal = jax.eval_shape(lambda model, styles: model.style_goal(styles), stylizer, picture)
   steps = jax.ShapeDtypeStruct((), np.int32)
-  detail = jax.ShapeDtypeStruct((1,), np.float32)
   _refined.prepare(stylizer, stylizer.code_shapes(), picture, goal, steps, detail, False)
 
 
@@ -501,12 +495,13 @@ def _refined(
   contents: jax.Array,
   goal: StyleGoal,
   steps: jax.Array,
-  detail: jax.Array,
+  detail: jax.Array | None,
   together: bool,
 ) -> StyleCode:
-  def moved(code, stylizer, contents, *others):
+  def moved(code, stylizer, contents, goal, steps, detail):
     code = code if together else for_each(contents.shape[0], code)
-    return stylizer.refine_sampled(code, contents, *others)
+    share = 0.0 if detail is None else detail
+    return stylizer.refine_sampled(code, contents, goal, steps, share)
 
   return automatic(moved, code, stylizer, contents, goal, steps, detail, by_image=True)
 

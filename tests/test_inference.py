@@ -411,10 +411,10 @@ def test_what_is_compiled_beforehand_is_what_refines_and_renders(name, masked, c
   code = inference.encode(stylizer, content)
   part = inference.sampled(content, extent, (37, 45))
   goal = inference.goal_of(stylizer, content, None, inference.goal_side((37, 45)))
-  inference.compile_refined(stylizer)
+  inference.compile_refined(stylizer, arguments[1])
   inference.compile_render_encoded(stylizer, encoded, 2 if masked else None, *arguments)
   with jax.log_compiles():
-    code = inference.refined(stylizer, code, part, goal, 1)
+    code = inference.refined(stylizer, code, part, goal, 1, arguments[1])
     codes = [code, code] if masked else code
     inference.render_encoded(stylizer, encoded, codes, *arguments)
   assert not [record for record in caplog.records if "ompiling" in record.getMessage()]

@@ -126,7 +126,8 @@ def render_pairs(
   ):
     # The first content and the first style compile a program each: both at once take less time. So
     # do rendering and what a palette needs, and the steps of a refinement beside all of these.
-    steps = longer.submit(compile_refined, stylizer) if look.refine else None
+    detail = detail_weight(look.detail)
+    steps = longer.submit(compile_refined, stylizer, detail) if look.refine else None
     first = (look.together or (pairs[0].style.path,))[0]
     started = None
     if look.color != "match":
@@ -325,7 +326,8 @@ def _make(
 ) -> Path:
   """Makes one image, and puts it at `output` whole or not at all."""
   steps, palette = compiled
-  arguments = (content.alpha, detail_weight(look.detail), content.masks, in_render(look.color))
+  detail = detail_weight(look.detail)
+  arguments = (content.alpha, detail, content.masks, in_render(look.color))
   goals = [style.goal and style.goal(content.side) for style in styles]
   if steps is not None:
     if content.code is not None and not steps.done():  # what takes longest; this needs no code
@@ -333,7 +335,7 @@ def _make(
       compile_render_encoded(stylizer, content.code, count, *arguments)
     steps.result()
   codes = [
-    refined(stylizer, style.code, content.part, goal, look.refine, arguments[1])
+    refined(stylizer, style.code, content.part, goal, look.refine, detail)
     for style, goal in zip(styles, goals, strict=True)
   ]
   code = codes if content.masks is not None else mix(codes, look.weights)
