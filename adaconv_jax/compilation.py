@@ -7,21 +7,31 @@ The commands do so by themselves. Python code asks for it:
 """
 
 import contextlib
+import functools
 import logging
 import os
 import re
 import warnings
 import zlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import jax
+import numpy as np
+from jax.core import Tracer
 from jax.experimental.compilation_cache import compilation_cache
 
 from adaconv_jax.files import cache_dir, check_path, expand, is_remote, obstacle, printable
 
 log = logging.getLogger(__name__)
 
+R = TypeVar("R")
+
+# On a CPU. Compiling takes 0.4 of the time then, and running at most a twentieth more: LLVM's last
+# level gains little for loops that are as simple as those between XLA's convolutions and matrix
+# products, and each of the emitters that are left out runs dozens of passes.
+_QUICK = {"xla_backend_optimization_level": 1, "xla_cpu_use_fusion_emitters": False}
 # Of a pair of pictures, most programs compile in less than JAX's default of a second.
 _LEAST_SECONDS = 0.1
 _FAULT = re.compile(
@@ -68,6 +78,63 @@ def keep_compiled(folder: str | os.PathLike[str] | None = None) -> Path | None:
   jax.config.update("jax_compilation_cache_dir", str(path))
   jax.config.update("jax_persistent_cache_min_compile_time_secs", _LEAST_SECONDS)
   return path
+
+
+def quick_jit(*static: str) -> "Callable[[Callable[..., R]], QuickJit[R]]":
+  """Does as `jax.jit`, with `QuickJit`.
+
+  Args:
+    *static: names of arguments that are not arrays.
+  """
+  return lambda function: QuickJit(function, static)
+
+
+class QuickJit(Generic[R]):
+  """A function as `jax.jit` compiles it, sooner on a CPU.
+
+  For programs that run a few times. Within a transformation it is the function that `jax.jit`
+  makes, because only a whole program has options.
+  """
+
+  def __init__(self, function: Callable[..., R], static: tuple[str, ...]):
+    """Takes a function, and the names of its arguments that are not arrays."""
+    functools.update_wrapper(self, function)
+    self._plain = jax.jit(function, static_argnames=static)
+    self._quick = functools.cache(
+      lambda: jax.jit(function, static_argnames=static, compiler_options=quick_options())
+    )
+
+  def __call__(self, *args: Any, **kwargs: Any) -> R:
+    """Calls the function, compiled."""
+    return self._here(args, kwargs)(*args, **kwargs)
+
+  def prepare(self, *args: Any, **kwargs: Any) -> None:
+    """Compiles for such arguments, of which any may be a `jax.ShapeDtypeStruct`."""
+    self._here(args, kwargs).lower(*args, **kwargs).compile()
+
+  def programs(self) -> int:
+    """Returns the number of programs that calls have compiled."""
+    return self._plain._cache_size() + self._quick()._cache_size()
+
+  def _here(self, args: Any, kwargs: Any) -> Any:
+    # Within `jit`, even what is computed from constants is traced.
+    leaves = [jax.device_put(np.zeros((), np.float32)), *jax.tree.leaves((args, kwargs))]
+    traced = any(isinstance(leaf, Tracer) for leaf in leaves)
+    return self._plain if traced else self._quick()
+
+
+@functools.cache
+def quick_options() -> dict[str, Any]:
+  """Returns the options of XLA with which this machine compiles sooner; none on accelerators."""
+  given = os.environ.get("XLA_FLAGS", "")
+  options = {name: value for name, value in _QUICK.items() if name not in given}
+  if jax.default_backend() != "cpu":
+    return {}
+  try:
+    jax.jit(lambda: 0, compiler_options=options).lower().compile()
+  except Exception:  # an XLA that has no such options
+    return {}
+  return options
 
 
 def mend_kept(folder: Path) -> None:

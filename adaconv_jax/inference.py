@@ -19,6 +19,7 @@ from jax.typing import ArrayLike
 
 from adaconv_jax.checkpoints.bundle import vgg_beside
 from adaconv_jax.checkpoints.load import DEFAULT_MODEL, find_model, load_model
+from adaconv_jax.compilation import quick_jit
 from adaconv_jax.files import absolute, expand, real, version_of
 from adaconv_jax.models.canvas import Canvas, check_stroke, look_stroke
 from adaconv_jax.models.pictures import (
@@ -325,7 +326,7 @@ def mix(codes: list[StyleCode], weights: ArrayLike | Sequence[float] | None) -> 
   return _mix(codes, weights)
 
 
-@jax.jit
+@quick_jit()
 def _mix(codes: list[StyleCode], weights: jax.Array) -> StyleCode:
   return mix_codes(codes, weights)
 
@@ -506,7 +507,7 @@ def _refined(
   return automatic(moved, code, stylizer, contents, goal, steps, detail, by_image=True)
 
 
-@jax.jit
+@quick_jit()
 def match(
   styles: jax.Array,
   contents: jax.Array,
@@ -645,9 +646,7 @@ def _encode_fitted(stylizer: Stylizer, styles: jax.Array, extent: Extent | None)
   return stylizer.encode_style(styles, extent)
 
 
-@functools.partial(
-  jax.jit, static_argnames=("color", "stroke", "look_size", "canvas_size", "report")
-)
+@quick_jit("color", "stroke", "look_size", "canvas_size", "report")
 def render(
   stylizer: Stylizer,
   contents: jax.Array,

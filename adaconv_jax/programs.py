@@ -40,6 +40,7 @@ import numpy as np
 from jax.core import Tracer
 
 from adaconv_jax import host_cpu
+from adaconv_jax.compilation import QuickJit, quick_options
 from adaconv_jax.files import in_bucket, replacing
 
 R = TypeVar("R")
@@ -72,7 +73,7 @@ def keep_in(folder: Path | None) -> None:
 
 
 def kept(*static: str) -> "Callable[[Callable[..., R]], Kept[R]]":
-  """Does as `jax.jit`, and lets the program be kept.
+  """Does as `QuickJit`, and lets the program be kept.
 
   Args:
     *static: names of arguments that are not arrays, whose `repr` has all of their value.
@@ -89,7 +90,7 @@ class Kept(Generic[R]):
 
   def __init__(self, function: Callable[..., R], static: tuple[str, ...]):
     functools.update_wrapper(self, function)
-    self.jitted = jax.jit(function, static_argnames=static)
+    self.jitted = QuickJit(function, static)
     self._function, self._static = function, static
     self._signature = inspect.signature(function)
     self._name = function.__name__.strip("_")
@@ -111,7 +112,7 @@ class Kept(Generic[R]):
       with contextlib.suppress(Exception):
         if self._find(_folder, args, kwargs)[0] is not None:
           return
-    self.jitted.lower(*args, **kwargs).compile()
+    self.jitted.prepare(*args, **kwargs)
 
   def _find(
     self, folder: Path, args: Any, kwargs: Any
@@ -199,7 +200,7 @@ def _machine() -> str:
     [(name, importlib.metadata.version(name)) for name in _TRACED_BY],
     (sys.version, platform.machine(), device.client.platform_version, device.device_kind),
     (sorted(host_cpu.instruction_sets()), host_cpu.memory_is_kept()),
-    (len(os.sched_getaffinity(0)), sorted(variables.items())),
+    (len(os.sched_getaffinity(0)), sorted(variables.items()), sorted(quick_options().items())),
   )
   return repr(facts)
 
@@ -235,7 +236,7 @@ def _compile(lowered: jax.stages.Lowered, name: str) -> tuple[jax.stages.Compile
   with _out_of_cache(name):
     jax.monitoring.register_event_listener(listen)
     try:
-      compiled = lowered.compile()
+      compiled = lowered.compile(compiler_options=quick_options())
     finally:
       jax.monitoring.unregister_event_listener(listen)
     try:

@@ -6,7 +6,6 @@ Most tests use AdaIN: AdaConv takes several times longer to compile.
 import re
 import threading
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -163,8 +162,7 @@ def odd_sizes(folder, *sizes):
 
 def compilations():
   names = ("_fit_style", "_encode_fitted", "_encode_content", "render_encoded")
-  functions: Any = [getattr(inference, name) for name in names]
-  return [function._cache_size() for function in functions]
+  return [getattr(inference, name).jitted.programs() for name in names]
 
 
 @pytest.mark.slow

@@ -86,10 +86,10 @@ def test_the_first_picture_says_that_it_waits_for_compilation_and_a_similar_one_
   first, made = make(studio, wish(files))
   assert made.compiled and any("Compiling" in step for step in first)
   render: Any = inference.render_encoded.jitted
-  programs = render._cache_size()
+  programs = render.programs()
   steps, made = make(studio, wish(files, content=files["similar"]))
   assert not made.compiled and not any("Compiling" in step for step in steps)
-  assert render._cache_size() == programs
+  assert render.programs() == programs
   assert [step[:6] for step in steps[-3:]] == ["1 of 3", "2 of 3", "3 of 3"]
 
 
