@@ -99,8 +99,8 @@ class QuickJit(Generic[R]):
   def __init__(self, function: Callable[..., R], static: tuple[str, ...]):
     """Takes a function, and the names of its arguments that are not arrays."""
     functools.update_wrapper(self, function)
-    self._plain = jax.jit(function, static_argnames=static)
-    self._quick = functools.cache(
+    self._plain: Any = jax.jit(function, static_argnames=static)
+    self._quick: Callable[[], Any] = functools.cache(
       lambda: jax.jit(function, static_argnames=static, compiler_options=quick_options())
     )
 
@@ -126,15 +126,22 @@ class QuickJit(Generic[R]):
 @functools.cache
 def quick_options() -> dict[str, Any]:
   """Returns the options of XLA with which this machine compiles sooner; none on accelerators."""
-  given = os.environ.get("XLA_FLAGS", "")
-  options = {name: value for name, value in _QUICK.items() if name not in given}
   if jax.default_backend() != "cpu":
     return {}
+  given = os.environ.get("XLA_FLAGS", "")
+  options = {name: value for name, value in _QUICK.items() if name not in given}
+  if _takes(options):
+    return options
+  return {name: value for name, value in options.items() if _takes({name: value})}
+
+
+def _takes(options: dict[str, Any]) -> bool:
+  """Whether XLA has such options, which differ between its versions."""
   try:
     jax.jit(lambda: 0, compiler_options=options).lower().compile()
-  except Exception:  # an XLA that has no such options
-    return {}
-  return options
+  except Exception:
+    return False
+  return True
 
 
 def mend_kept(folder: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from PIL import Image
 
 from adaconv_jax import save_bundle
+from adaconv_jax.cli.stylize import REFINE
 from benchmarks.inputs import pictures, random_stylizer
 from benchmarks.memory import Watched, watch
 from benchmarks.report import Line
@@ -28,7 +29,7 @@ def lines(rounds: int, *, quick: bool, memory: bool) -> list[Line]:
   found = []
   with tempfile.TemporaryDirectory() as folder:
     for transform in ("adain",) if quick else ("adain", "adaconv"):
-      found.append(_start(Path(folder), transform, rounds))
+      found += [_start(Path(folder), transform, rounds, refine) for refine in (REFINE, 0)]
       if memory and not quick:
         found.append(_large(Path(folder), transform))
   return found
@@ -49,8 +50,8 @@ def _command(folder: Path, transform: str, size: int) -> list[str]:
   return [*command, "--output", str(folder / "output.png")]
 
 
-def _start(folder: Path, transform: str, rounds: int) -> Line:
-  command = _command(folder, transform, 512)
+def _start(folder: Path, transform: str, rounds: int, refine: int) -> Line:
+  command = [*_command(folder, transform, 512), "--refine", str(refine)]
   cold = {"ADACONV_COMPILATION_CACHE": "off", "ADACONV_CACHE": str(folder / "cache")}
   warm = cold | {"ADACONV_COMPILATION_CACHE": "on"}
   watch(command, env=warm)  # fills the cache
@@ -61,7 +62,8 @@ def _start(folder: Path, transform: str, rounds: int) -> Line:
   seconds = {kind: statistics.median(run.seconds for run in runs) for kind, runs in done.items()}
   return Line(
     "8",
-    f"infer.py, {label(transform)}, one 512 x 512 pair, warm compilation cache against none",
+    f"infer.py --refine {refine}, {label(transform)}, one 512 x 512 pair, warm compilation cache "
+    "against none",
     seconds["warm"],
     seconds["cold"],
     seconds["warm"] / seconds["cold"],

@@ -8,10 +8,13 @@ import zlib
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import adaconv_jax
-from adaconv_jax.compilation import keep_compiled, mend_kept
+from adaconv_jax import compilation
+from adaconv_jax.compilation import keep_compiled, mend_kept, quick_jit, quick_options
 
 NAMES = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
 
@@ -130,3 +133,57 @@ def test_other_warnings_are_shown_as_before(mended):
     mend_kept(mended)
     warnings.warn("something else", stacklevel=1)
   assert shown == ["something else"]
+
+
+@pytest.fixture
+def options():
+  """Options are found out once in a process, here once in a test."""
+  quick_options.cache_clear()
+  yield
+  quick_options.cache_clear()
+
+
+def power(x, exponent):
+  return jnp.sum(jnp.sin(x) ** exponent)
+
+
+def test_what_is_compiled_sooner_gives_the_same_and_can_be_transformed():
+  quick, x = quick_jit("exponent")(power), jnp.arange(1.0, 4)
+  expected = float(np.sum(np.sin([1, 2, 3]) ** 2))
+  made = [quick(x, exponent=2), quick(x, 2), jax.jit(lambda x: quick(x, 2))(x)]
+  made += [jax.vmap(lambda x: quick(x, 2))(x).sum(), jax.disable_jit()(lambda: quick(x, 2))()]
+  np.testing.assert_allclose(made, expected, rtol=1e-6)
+  slope = jax.grad(lambda x: quick(x, 2))(x)
+  np.testing.assert_allclose(slope, np.sin([2, 4, 6]), rtol=1e-5)
+
+
+def test_a_program_made_ready_by_shapes_is_the_one_that_is_called():
+  traces = []
+  quick = quick_jit()(lambda x: traces.append(1) or 2 * x)
+  quick.prepare(jax.ShapeDtypeStruct((3,), np.float32))
+  assert quick(jnp.ones(3)).tolist() == [2, 2, 2]
+  assert (len(traces), quick.programs()) == (1, 1)
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="options of a CPU's compiler")
+def test_a_cpus_compiler_gets_the_options(monkeypatch, options):
+  monkeypatch.delenv("XLA_FLAGS", raising=False)
+  assert quick_options() == compilation._QUICK
+  monkeypatch.setattr(compilation, "quick_options", lambda: {"xla_no_such_option": 1})
+  with pytest.raises(Exception, match="xla_no_such_option"):
+    quick_jit()(lambda x: x + 1)(1)
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="options of a CPU's compiler")
+def test_options_that_a_compiler_lacks_or_the_user_sets_are_left_out(monkeypatch, options):
+  monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=3")
+  assert "xla_backend_optimization_level" not in quick_options()
+  quick_options.cache_clear()
+  some = {"xla_no_such_option": 1, "xla_cpu_use_fusion_emitters": False}
+  monkeypatch.setattr(compilation, "_QUICK", some)
+  assert list(quick_options()) == ["xla_cpu_use_fusion_emitters"]
+
+
+def test_an_accelerators_compiler_gets_none(monkeypatch, options):
+  monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+  assert quick_options() == {}

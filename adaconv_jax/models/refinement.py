@@ -220,18 +220,17 @@ def refine_code(
     loss ended above the one that it began with, or is not finite, it is the best code on the way,
     such as the first one.
   """
+  shares: tuple[jax.Array, ...] = ()  # none for a plain 0, which needs no program for detail
   if not is_zero(detail):
-    detail = jnp.broadcast_to(jnp.asarray(detail, contents.dtype), contents.shape[:1])
-  fixed = code, networks.params, networks.vgg_params, contents, goal, detail
-  start, params, vgg_params, contents, goal, detail = jax.lax.stop_gradient(fixed)
+    shares = (jnp.broadcast_to(jnp.asarray(detail, contents.dtype), contents.shape[:1]),)
+  fixed = code, networks.params, networks.vgg_params, contents, goal, shares
+  start, params, vgg_params, contents, goal, shares = jax.lax.stop_gradient(fixed)
   networks = Networks(networks.model, networks.vgg, params, vgg_params)
 
   def descend(
     code: StyleCode, contents: jax.Array, goal: StyleGoal, *detail: jax.Array
   ) -> StyleCode:
     return _descend(networks, code, contents, goal, steps, *detail)
-
-  shares = () if is_zero(detail) else (jnp.asarray(detail),)
 
   if jax.tree.leaves(code)[0].shape[0] == contents.shape[0]:
     goal = for_each(contents.shape[0], goal)
@@ -258,7 +257,7 @@ def _descend(
   def loss(code: StyleCode) -> tuple[jax.Array, jax.Array]:
     losses = _losses(networks, code, kept, goal)
     losses = losses.reshape(count, -1).mean(1)  # of each code, over the contents that it is for
-    return losses.sum(), losses
+    return losses.sum(), losses.astype(jnp.float32)
 
   def step(index: jax.Array, state: _State) -> _State:
     gradient, losses = jax.grad(loss, has_aux=True)(state.code)
@@ -285,7 +284,7 @@ def _descend(
     )
 
   zeros = jax.tree.map(jnp.zeros_like, start)
-  unknown = jnp.full(count, jnp.inf, jax.eval_shape(loss, start)[1].dtype)
+  unknown = jnp.full(count, jnp.inf, jnp.float32)
   state = _State(start, zeros, zeros, start, unknown, unknown, unknown)
   last = jax.lax.fori_loop(0, steps, step, state)
   # What the last step leads to is not rendered, but it is a short one.

@@ -152,6 +152,17 @@ def test_codes_allow_for_the_detail_that_pictures_get():
 
 
 @pytest.mark.slow
+def test_without_detail_the_program_has_none(adain, monkeypatch):
+  def add_detail(*args):
+    raise AssertionError("detail")
+
+  monkeypatch.setattr(refinement, "add_detail", add_detail)
+  code = jax.eval_shape(adain.encode_style, STYLE)
+  jax.eval_shape(lambda code: adain.refine(code, CONTENT, STYLE, 1), code)
+  with pytest.raises(AssertionError, match="detail"):
+    jax.eval_shape(lambda code: adain.refine(code, CONTENT, STYLE, 1, detail=0.5), code)
+
+
 def test_detail_may_differ_between_contents(adain):
   contents = np.stack([CONTENT, CONTENT**2])
   code = jax.tree.map(lambda x: np.repeat(x, 2, 0), adain.encode_style(STYLE))
