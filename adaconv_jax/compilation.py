@@ -93,16 +93,22 @@ class QuickJit(Generic[R]):
   """A function as `jax.jit` compiles it, sooner on a CPU.
 
   For programs that run a few times. Within a transformation it is the function that `jax.jit`
-  makes, because only a whole program has options.
+  makes, because only a whole program has options; and where an array is on an accelerator. Flags of
+  XLA that the user has set stay as they are.
   """
 
   def __init__(self, function: Callable[..., R], static: tuple[str, ...]):
     """Takes a function, and the names of its arguments that are not arrays."""
     functools.update_wrapper(self, function)
     self._plain: Any = jax.jit(function, static_argnames=static)
-    self._quick: Callable[[], Any] = functools.cache(
-      lambda: jax.jit(function, static_argnames=static, compiler_options=quick_options())
-    )
+
+    def quick() -> Any:
+      options = quick_options()
+      if not options:  # `jax.jit` would make another name of the same programs
+        return self._plain
+      return jax.jit(function, static_argnames=static, compiler_options=options)
+
+    self._quick: Callable[[], Any] = functools.cache(quick)
 
   def __call__(self, *args: Any, **kwargs: Any) -> R:
     """Calls the function, compiled."""
@@ -114,13 +120,20 @@ class QuickJit(Generic[R]):
 
   def programs(self) -> int:
     """Returns the number of programs that calls have compiled."""
-    return self._plain._cache_size() + self._quick()._cache_size()
+    return sum(function._cache_size() for function in {self._plain, self._quick()})
 
   def _here(self, args: Any, kwargs: Any) -> Any:
-    # Within `jit`, even what is computed from constants is traced.
+    # Within `jit`, even what is computed from constants is traced. Outside, this is put where what
+    # is on no device yet goes.
     leaves = [jax.device_put(np.zeros((), np.float32)), *jax.tree.leaves((args, kwargs))]
     traced = any(isinstance(leaf, Tracer) for leaf in leaves)
-    return self._plain if traced else self._quick()
+    return self._quick() if not traced and _platforms(leaves) == {"cpu"} else self._plain
+
+
+def _platforms(leaves: list[Any]) -> set[str]:
+  """Where arrays are: a process whose default is the CPU may have put some on an accelerator."""
+  arrays = (leaf for leaf in leaves if isinstance(leaf, jax.Array))
+  return {device.platform for array in arrays for device in array.sharding.device_set}
 
 
 @functools.cache
@@ -128,11 +141,24 @@ def quick_options() -> dict[str, Any]:
   """Returns the options of XLA with which this machine compiles sooner; none on accelerators."""
   if jax.default_backend() != "cpu":
     return {}
-  given = os.environ.get("XLA_FLAGS", "")
+  given = given_flags()
   options = {name: value for name, value in _QUICK.items() if name not in given}
   if _takes(options):
     return options
   return {name: value for name, value in options.items() if _takes({name: value})}
+
+
+def given_flags() -> str:
+  """Returns what the user has set of XLA's flags, which has priority."""
+  given = os.environ.get("XLA_FLAGS", "").lstrip()
+  if given and not given.startswith("-"):  # the name of a file that XLA reads them from
+    try:
+      given = Path(given).read_text()
+    except (OSError, ValueError):  # nor can XLA
+      given = ""
+  if jax.config.values["jax_disable_most_optimizations"]:
+    given += " --xla_backend_optimization_level=0"
+  return given
 
 
 def _takes(options: dict[str, Any]) -> bool:

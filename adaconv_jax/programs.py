@@ -40,7 +40,7 @@ import numpy as np
 from jax.core import Tracer
 
 from adaconv_jax import host_cpu
-from adaconv_jax.compilation import QuickJit, quick_options
+from adaconv_jax.compilation import QuickJit, given_flags, quick_options
 from adaconv_jax.files import in_bucket, replacing
 
 R = TypeVar("R")
@@ -201,6 +201,7 @@ def _machine() -> str:
     (sys.version, platform.machine(), device.client.platform_version, device.device_kind),
     (sorted(host_cpu.instruction_sets()), host_cpu.memory_is_kept()),
     (len(os.sched_getaffinity(0)), sorted(variables.items()), sorted(quick_options().items())),
+    given_flags(),  # a variable may have no more than the name of a file
   )
   return repr(facts)
 

@@ -168,7 +168,8 @@ def test_a_program_made_ready_by_shapes_is_the_one_that_is_called():
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="options of a CPU's compiler")
 def test_a_cpus_compiler_gets_the_options(monkeypatch, options):
   monkeypatch.delenv("XLA_FLAGS", raising=False)
-  assert quick_options() == compilation._QUICK
+  assert quick_options().items() <= compilation._QUICK.items()  # some compilers lack one
+  assert "xla_backend_optimization_level" in quick_options()
   monkeypatch.setattr(compilation, "quick_options", lambda: {"xla_no_such_option": 1})
   with pytest.raises(Exception, match="xla_no_such_option"):
     quick_jit()(lambda x: x + 1)(1)
@@ -179,11 +180,40 @@ def test_options_that_a_compiler_lacks_or_the_user_sets_are_left_out(monkeypatch
   monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=3")
   assert "xla_backend_optimization_level" not in quick_options()
   quick_options.cache_clear()
-  some = {"xla_no_such_option": 1, "xla_cpu_use_fusion_emitters": False}
+  some = {"xla_no_such_option": 1, "xla_cpu_enable_fast_math": False}
   monkeypatch.setattr(compilation, "_QUICK", some)
-  assert list(quick_options()) == ["xla_cpu_use_fusion_emitters"]
+  assert list(quick_options()) == ["xla_cpu_enable_fast_math"]
 
 
-def test_an_accelerators_compiler_gets_none(monkeypatch, options):
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="options of a CPU's compiler")
+def test_flags_in_a_file_and_a_setting_of_jax_are_the_users_too(monkeypatch, options, tmp_path):
+  file, known = tmp_path / "flags", {"xla_cpu_enable_fast_math": False}
+  monkeypatch.setattr(compilation, "_QUICK", {"xla_backend_optimization_level": 1, **known})
+  file.write_text("--xla_backend_optimization_level=3")
+  monkeypatch.setenv("XLA_FLAGS", str(file))
+  assert quick_options() == known
+  for gone in (tmp_path, tmp_path / "gone"):
+    quick_options.cache_clear()
+    monkeypatch.setenv("XLA_FLAGS", str(gone))
+    assert quick_options() == compilation._QUICK
+  quick_options.cache_clear()
+  monkeypatch.delenv("XLA_FLAGS")
+  jax.config.update("jax_disable_most_optimizations", True)
+  try:
+    assert quick_options() == known
+  finally:
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+def test_arrays_on_an_accelerator_beside_the_cpu_get_no_options_of_a_cpu(monkeypatch):
+  monkeypatch.setattr(compilation, "quick_options", lambda: {"xla_no_such_option": 1})
+  monkeypatch.setattr(compilation, "_platforms", lambda leaves: {"cpu", "cuda"})
+  assert quick_jit()(lambda x: x + 1)(jnp.ones(2)).tolist() == [2, 2]
+
+
+def test_an_accelerators_compiler_gets_none_and_its_programs_are_counted_once(monkeypatch, options):
   monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
   assert quick_options() == {}
+  quick = quick_jit()(lambda x: x + 1)
+  quick(jnp.ones(3))
+  assert quick.programs() == 1

@@ -129,6 +129,15 @@ def test_another_machine_or_setting_of_jax_is_another_program(folder, monkeypatc
   Process().check(1)
 
 
+def test_other_flags_of_xla_in_the_same_file_are_another_machine(monkeypatch, tmp_path):
+  monkeypatch.setenv("XLA_FLAGS", str(tmp_path / "flags"))
+  machines = set()
+  for flags in ("--xla_cpu_enable_fast_math=true", "--xla_cpu_enable_fast_math=false"):
+    (tmp_path / "flags").write_text(flags)
+    machines.add(programs._machine.__wrapped__())
+  assert len(machines) == 2
+
+
 @pytest.mark.parametrize("suffix", [".index", ".program"])
 @pytest.mark.parametrize("damage", ["cut", "empty", "changed", "gone", "folder", "link"])
 def test_a_damaged_file_is_not_used_and_replaced_if_it_can_be(folder, suffix, damage):
