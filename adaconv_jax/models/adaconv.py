@@ -82,8 +82,10 @@ class KernelPredictor(nn.Module):
     spatial = ReflectConv(group * self.channels, k, init, name="spatial")(style_descriptor)
     pointwise = nn.Dense(group * self.channels, kernel_init=init, name="pointwise")(pooled)
     bias = nn.Dense(self.channels, kernel_init=init, name="bias")(pooled)
-    identity = jnp.tile(jnp.eye(group), self.groups)[None, None, None]  # [..., c / groups, c]
-    center = jnp.zeros((1, k, k, 1, 1)).at[:, k // 2, k // 2].set(1)
+    # Of the type of the rest, which in JAX's 64-bit mode is not the default one.
+    eye = jnp.eye(group, dtype=spatial.dtype)
+    identity = jnp.tile(eye, self.groups)[None, None, None]  # [..., c / groups, c]
+    center = jnp.zeros((1, k, k, 1, 1), spatial.dtype).at[:, k // 2, k // 2].set(1)
     return AdaConvKernels(
       spatial.reshape(n, k, k, group, self.channels) + center * identity,
       pointwise.reshape(n, 1, 1, group, self.channels) + identity,

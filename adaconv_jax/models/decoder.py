@@ -7,6 +7,7 @@ each scale here, so its decoder is this one with an operation before every scale
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
 
 from adaconv_jax.models.layers import ReflectConv
@@ -85,7 +86,7 @@ class Decoder(nn.Module):
       grow = enlarge and index == 0
       features = layer(borders.mirror(features, enlarge=grow), enlarge=grow)
       if width == 3:
-        return features.astype(jnp.promote_types(features.dtype, jnp.float32))
+        return features.astype(np.promote_types(features.dtype, np.float32))
       features = nn.relu(features)
     return features
 

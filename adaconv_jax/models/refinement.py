@@ -163,8 +163,8 @@ def _part(
   middles = (start + lines + 0.5) / scale - 0.5
   given = jnp.arange(pictures.shape[axis], dtype=pictures.dtype)
   wide = jnp.maximum(1 / scale, 1)
-  weights = jnp.maximum(1 - jnp.abs(middles[:, None] - given) / wide, 0)
-  weights = jnp.where(given < jnp.asarray(own, pictures.dtype), weights, 0)
+  weights = jnp.maximum(1 - jnp.abs(middles[:, None] - given[None]) / wide, 0)
+  weights = jnp.where(given[None] < jnp.asarray(own, pictures.dtype), weights, 0)
   weights /= jnp.sum(weights, 1, keepdims=True)
   part = jnp.tensordot(pictures, weights, (axis, 1), precision=jax.lax.Precision.HIGHEST)
   return jnp.moveaxis(part, -1, axis)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 EPS = 1e-5
 
@@ -85,7 +86,7 @@ def instance_norm(
 
 def at_least_float32(features: jax.Array) -> jax.Array:
   """Converts shorter floats to float32; their sums over many elements would be noise."""
-  return features.astype(jnp.promote_types(features.dtype, jnp.float32))
+  return features.astype(np.promote_types(features.dtype, np.float32))
 
 
 def apply_stats(

@@ -39,5 +39,7 @@ def separable(
   for axis, taps in enumerate((vertical, horizontal)):
     size = filtered.shape[axis] - len(taps) + 1
     parts = [jax.lax.slice_in_dim(filtered, k, k + size, axis=axis) for k in range(len(taps))]
-    filtered = sum((float(t) * x for t, x in zip(taps, parts, strict=True)), start=jnp.zeros(()))
+    filtered = sum(
+      (float(t) * x for t, x in zip(taps, parts, strict=True)), start=jnp.zeros((), filtered.dtype)
+    )
   return filtered

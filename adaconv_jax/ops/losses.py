@@ -103,7 +103,7 @@ def detail_loss(
   """
   return sum(
     (structure_loss(features[i], content_features[i]) for i in DETAIL_LAYERS),
-    start=jnp.zeros(()),
+    start=jnp.float32(0),
   )
 
 
@@ -160,7 +160,7 @@ def statistics_loss(
   Returns:
     A scalar.
   """
-  total = jnp.zeros(())
+  total = jnp.float32(0)  # not of 64 bits in JAX's 64-bit mode
   for layer, weight in layer_weights.items():
     ours, theirs = stats[layer], style_stats[layer]
     difference = jnp.mean((ours.mean - theirs.mean) ** 2) + jnp.mean((ours.std - theirs.std) ** 2)
@@ -272,7 +272,7 @@ def evenness_loss(images: jax.Array, contents: jax.Array) -> jax.Array:
       f"{2 * _BLOCK} pixels, got {images.shape}"
     )
   ours, theirs = _blocks(images), _blocks(contents)
-  total, kinds = jnp.zeros(ours.shape[0]), 0
+  total, kinds = jnp.zeros(ours.shape[0], ours.dtype), 0
   for axis, apart in itertools.product((1, 2), _APART):
     if apart < ours.shape[axis]:
       unlike = jnp.sum(_difference(ours, axis, apart) ** 2, -1)
@@ -312,4 +312,4 @@ def checkerboard_loss(images: jax.Array) -> jax.Array:
   filtered = (
     jax.vmap(lambda image, taps=taps: separable(image, *taps))(images) for taps in directions
   )
-  return sum((jnp.mean(part**2) for part in filtered), start=jnp.zeros(()))
+  return sum((jnp.mean(part**2) for part in filtered), start=jnp.float32(0))

@@ -191,8 +191,9 @@ def _quantiles(values: jax.Array, weights: jax.Array | None) -> jax.Array:
     total = _running_sum(shares)
     middle = (total - shares / 2) / jnp.maximum(total[-1], 1e-6)
     # What `jnp.interp` does takes three times as long to compile, and so do sums of integers.
-    count = jnp.sum((middle < wanted[:, None]).astype(row.dtype), 1)
-    after = jnp.minimum(count.astype(int), row.size - 1)
+    count = jnp.sum((middle[None] < wanted[:, None]).astype(row.dtype), 1)
+    # With 64 bits, JAX would not index by these under strict promotion.
+    after = jnp.minimum(count.astype(np.int32), row.size - 1)
     before = jnp.maximum(after - 1, 0)
     span = middle[after] - middle[before]
     share = jnp.clip((wanted - middle[before]) / jnp.where(span > 0, span, 1), 0, 1)
@@ -221,7 +222,7 @@ def _curve(ours: jax.Array, wanted: jax.Array) -> _Curve:
   widths = ours[:, 1:] - ours[:, :-1]
   rises = jnp.minimum(wanted[:, 1:] - wanted[:, :-1], _STEEPEST * widths + 1e-4)
   # Less steep, but around the same color: each rise is in all of the values after it.
-  after = jnp.asarray(np.arange(SHARES - 1, 0, -1) / SHARES, rises.dtype)
+  after = jnp.asarray(np.arange(SHARES - 1, 0, -1)[None] / SHARES, rises.dtype)
   first = jnp.mean(wanted, 1) - jnp.sum(after * rises, 1)
   return ours[:, :-1], widths, rises / (widths + 1e-6), first, ours[:, -1]
 

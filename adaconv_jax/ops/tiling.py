@@ -19,6 +19,7 @@ from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from adaconv_jax.ops.adain import EPS, ChannelStats
@@ -167,7 +168,7 @@ def stats_by_strips(
     squares = squares + around + moved**2 * (count * number / total)
     return total, mean + moved * (number / total), squares
 
-  dtype = jnp.promote_types(images.dtype, jnp.float32)
+  dtype = np.promote_types(images.dtype, np.float32)
   none = jnp.zeros((n, channels), dtype)
   count, mean, squares = strips.loop(merge, (jnp.zeros((), dtype), none, none))
   return ChannelStats(mean, jnp.sqrt(squares / count + EPS))

@@ -1,5 +1,6 @@
 """Stylizing under settings of JAX that users have, and pictures of odd sizes."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from adaconv_jax.ops.adain import adain
 from adaconv_jax.ops.color import match_colors
 from adaconv_jax.ops.conv import conv
 from adaconv_jax.ops.losses import checkerboard_loss, style_loss
+from adaconv_jax.ops.palette import match_palette, measure_palette
 
 TRANSFORMS = ["adain", "adaconv", "adaconv_plus"]
 
@@ -403,3 +405,41 @@ def test_neither_do_the_style_encoder_and_the_colors_of_a_part_of_a_picture():
     code = jax.eval_shape(lambda key: encoder.init_with_output(key, features)[0], jax.random.key(0))
     matched = jax.eval_shape(lambda x: match_colors(x, x, style_where=where), pictures)
   assert (code.shape, matched.shape) == ((1, 1, 1, 4), pictures.shape)
+
+
+@pytest.mark.parametrize("long", [False, True])
+def test_neither_does_a_palette(long):
+  pictures = picture(0, 1, 16, 24)
+  with strictest(long):
+    moved = jax.eval_shape(lambda x: match_palette(x, measure_palette(x), 0.5), pictures)
+  assert (moved.shape, moved.dtype) == (pictures.shape, np.float32)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("long", [False, True])
+@pytest.mark.parametrize("transform", TRANSFORMS)
+def test_neither_does_a_refined_picture_with_detail_and_a_palette(stylizers, transform, long):
+  content, style = picture(0, 16, 24), picture(1, 16, 24)
+
+  def made(content, style, masks):
+    options = {"model": stylizers[transform], "alpha": 0.7, "detail": 0.5, "refine": 2}
+    yield stylize(content, style, palette=0.5, stroke=2.0, **options)
+    yield stylize(content, [style, style], palette=0.5, weights=[0.5, 0.5], **options)
+    yield stylize(content, [style, style], palette=0.5, masks=masks, **options)
+    yield stylize(content, style, color="match", **options)
+
+  arguments = content, style, np.ones((2, 16, 24), np.float32)
+  with strictest(long):
+    pictures = jax.eval_shape(lambda *arrays: list(made(*arrays)), *arguments)
+  assert {(x.shape, x.dtype.name) for x in pictures} == {((16, 24, 3), "float32")}
+
+
+@contextlib.contextmanager
+def strictest(long):
+  """JAX's strict modes, which are checked while a program is traced, and its 64-bit mode."""
+  with (
+    jax.enable_x64(long),
+    jax.numpy_dtype_promotion("strict"),
+    jax.numpy_rank_promotion("raise"),
+  ):
+    yield

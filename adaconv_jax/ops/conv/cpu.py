@@ -195,7 +195,7 @@ def _row_products(images: jax.Array, kernel: jax.Array, dtype: DType) -> jax.Arr
 
 def _multiply(first: jax.Array, second: jax.Array, dtype: DType) -> jax.Array:
   """`first @ second` of factors in `dtype`, summed up in at least float32."""
-  total = jnp.promote_types(dtype, jnp.float32)
+  total = np.promote_types(dtype, np.float32)
   return jnp.matmul(first.astype(dtype), second.astype(dtype), preferred_element_type=total)
 
 

@@ -15,6 +15,7 @@ from typing import cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from adaconv_jax import host_cpu
@@ -226,7 +227,7 @@ def _per_platform(
   def wide(*arrays: jax.Array) -> jax.Array:
     # XLA's CPU convolutions are no faster with shorter types, and Winograd's would lose digits.
     dtype = arrays[0].dtype
-    long = jnp.promote_types(dtype, jnp.float32)
+    long = np.promote_types(dtype, np.float32)
     short = dtype == jnp.bfloat16 and host_cpu.multiplies_bfloat16()
     factors = dtype if short else long
     return cpu(*(array.astype(long) for array in arrays), factors).astype(dtype)
