@@ -118,7 +118,12 @@ def check_steps(name: str, steps: Any) -> int:
   whole = isinstance(steps, numbers.Integral) and not isinstance(steps, bool)
   if whole and 0 <= int(steps) <= MOST_STEPS:
     return int(steps)
-  raise ValueError(f"{name}: expected a whole number from 0 to {MOST_STEPS}, got {steps!r}")
+  way_out = ""
+  if isinstance(steps, jax.Array):  # whose value a program need not know
+    way_out = "; pass a plain int, which `jit` has to take as static"
+  raise ValueError(
+    f"{name}: expected a whole number from 0 to {MOST_STEPS}, got {steps!r}{way_out}"
+  )
 
 
 def sample(

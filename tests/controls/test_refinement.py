@@ -267,6 +267,13 @@ def test_other_numbers_of_steps_are_refused(adain, steps):
     adain.refine(adain.encode_style(STYLE), CONTENT, STYLE, steps)
 
 
+def test_an_array_of_jax_for_the_steps_of_a_picture_is_refused_with_the_way_out(adain):
+  refined = lambda steps: stylize(CONTENT, STYLE, model=adain, refine=steps)  # noqa: E731
+  for function in (refined, jax.jit(refined)):
+    with pytest.raises(ValueError, match=r"^refine: expected .* got .*; pass a plain int, which"):
+      function(jnp.int32(3))
+
+
 def test_styles_that_do_not_fit_the_codes_are_refused(adain):
   code = adain.encode_style(STYLE)
   with pytest.raises(ValueError, match=r"^style: expected one, or those of the 1 codes, got 2"):
