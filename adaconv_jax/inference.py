@@ -244,7 +244,9 @@ def _in_room(
 
 def _extent(size: tuple[int, int]) -> Extent:
   # Transferred explicitly, which transfer guards allow.
-  return Extent(*jax.device_put(tuple(map(np.int32, size))))
+  # Of the type that `jnp.arange` has, which in JAX's 64-bit mode is a longer one.
+  integer = jax.dtypes.canonicalize_dtype(np.int64)
+  return Extent(*jax.device_put(tuple(map(integer.type, size))))
 
 
 def _pad(array: Any, size: Sequence[int], axis: int = 1) -> Any:

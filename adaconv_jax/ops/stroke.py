@@ -104,7 +104,9 @@ def enlarge(
   )
   explained = common**2 / (energy * own)
   factor = jnp.clip(explained * common / energy, -_MOST, _MOST)
-  crisp = jnp.clip(_CRISP * (1 - inside.height / whole.height), 0, _CRISP)
+  # A ratio of integers is 64 bits long in JAX's 64-bit mode.
+  reduced = jnp.asarray(inside.height / whole.height, ours.dtype)
+  crisp = jnp.clip(_CRISP * (1 - reduced), 0, _CRISP)
   raised = painted + jnp.expand_dims(crisp * (ours - factor * theirs), -1)
   both = jnp.concatenate([raised, jnp.expand_dims(factor, -1)], -1)
   larger = resize_from(both, canvas_extent, content, extent, "cubic")

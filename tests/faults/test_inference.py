@@ -434,6 +434,26 @@ def test_neither_does_a_refined_picture_with_detail_and_a_palette(stylizers, tra
   assert {(x.shape, x.dtype.name) for x in pictures} == {((16, 24, 3), "float32")}
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("option", ["palette", "refine", "match", "stroke", "masks"])
+def test_neither_do_pictures_in_buckets_of_64_bits(stylizers, option):
+  content, style = picture(0, 17, 25), picture(1, 20, 30)
+  more = {
+    "palette": {"palette": 0.5},
+    "refine": {"refine": 1},
+    "match": {"color": "match"},
+    "stroke": {"stroke": 2.0},
+    "masks": {"masks": np.ones((2, 17, 25), np.float32)},
+  }[option]
+  styles = [style, style] if option == "masks" else style
+  expected = stylize(content, styles, model=stylizers["adain"], detail=0.3, **more)
+  with strictest(True):
+    got = stylize(content, styles, model=stylizers["adain"], detail=0.3, **more)
+  assert got.dtype == np.float32
+  # Adam divides by the size of the gradient, so where that is small, rounding is not.
+  np.testing.assert_allclose(got, expected, atol=5e-3 if option == "refine" else 1e-4)
+
+
 @contextlib.contextmanager
 def strictest(long):
   """JAX's strict modes, which are checked while a program is traced, and its 64-bit mode."""
