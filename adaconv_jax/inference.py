@@ -43,6 +43,7 @@ from adaconv_jax.models.style_code import (
 from adaconv_jax.models.stylizer import ContentCode, Stylizer
 from adaconv_jax.ops.color import check_color, match_colors
 from adaconv_jax.ops.conv import only_shapes
+from adaconv_jax.ops.evenness import even_out
 from adaconv_jax.ops.extent import Borders, Extent
 from adaconv_jax.ops.masks import shares_of
 from adaconv_jax.ops.palette import SHAPE as PALETTE_SHAPE
@@ -68,6 +69,7 @@ def stylize(
   alpha: ArrayLike = 1.0,
   detail: ArrayLike = 0.0,
   palette: ArrayLike = 0.0,
+  evenness: ArrayLike = 0.0,
   refine: int = 0,
   color: str = "style",
   weights: ArrayLike | Sequence[float] | None = None,
@@ -108,6 +110,9 @@ def stylize(
       content: how far the colors are moved to the style's own, see `match_palette`; at 1, their
       distribution is about the style's. With alpha below 1 it is as much less. Only with the
       color "style".
+    evenness: from 0 (as in the papers) to 1, one number or one for each content: how far plain
+      surfaces near structure, such as a sky around a roof, get the color that they have far from
+      it, in place of a halo; see `even_out`. With alpha below 1 it is as much less.
     refine: how many steps of gradient descent improve the style's code for each content, 0 (none,
       as in the papers) to 100; see `Stylizer.refine`. 8 bring most of what can be gained, in
       the time of some 30 renderings of 256 x 256, whatever the sizes. With several styles, each
@@ -133,8 +138,9 @@ def stylize(
   Raises:
     ValueError: content or style is not RGB of one of these shapes and types, is empty, has NaN or
       values outside of [0, 1]; there are more styles than one and not one per content; alpha,
-      detail or palette is not in [0, 1], or has another number than there are contents; refine is
-      not a whole number from 0 to 100; color is none of these, or not "style" beside a palette;
+      detail, palette or evenness is not in [0, 1], or has another number than there are contents;
+      refine is not a whole number from 0 to 100; color is none of these, or not "style" beside a
+      palette;
       weights or masks are not what is described, or do not fit the styles; stroke or look_size is
       not a number above 0, or they would paint more than 89 million pixels; progress is no
       function; there is no such model, or it cannot be used (see `load_model`).
@@ -145,7 +151,7 @@ def stylize(
   several = isinstance(style, list | tuple)
   styles = _check_styles(style, count)
   strengths = style_weight(alpha, count, (height, width)), detail_weight(detail, count)
-  toward = palette_weight(palette, color, count)
+  toward, even = palette_weight(palette, color, count), evenness_weight(evenness, count)
   check_together(len(styles), several, weights, masks)
   check_stroke(stroke, look_size)
   refine = check_steps("refine", refine)
@@ -156,7 +162,7 @@ def stylize(
   stylizer = model if isinstance(model, Stylizer) else _load(model)
   matched = check_color(color) == "match"
 
-  concrete = _are_concrete(stylizer, contents, styles, strengths, toward, masks, weights)
+  concrete = _are_concrete(stylizer, contents, styles, strengths, toward, even, masks, weights)
   kind = *(None if x is None else np.ndim(x) for x in (*strengths, masks)), in_render(color)
   kind = (*kind, *(x.shape[0] for x in styles), stroke == 1 and look_size is None)
   contents, extent = _in_room(stylizer, contents, concrete, "content", kind)
@@ -193,6 +199,8 @@ def stylize(
     stylized = render_watched(progress, *arguments, **options)
   else:
     stylized = render(*arguments, **options)
+  if even is not None:
+    stylized = evened(stylized, contents, even, masks, weight, extent)
   if toward is not None:
     stylized = in_palette(stylized, palettes, toward, weights, masks, weight, extent)
   return _cut(stylized, height, width, one=content.ndim == 3)
@@ -369,6 +377,11 @@ def palette_weight(palette: ArrayLike, color: str, contents: int | None = None) 
   return weight
 
 
+def evenness_weight(evenness: ArrayLike, contents: int | None = None) -> jax.Array | None:
+  """Does for evenness, where None is 0, what `style_weight` does for alpha."""
+  return _unless(0, check_weight("evenness", evenness, contents))
+
+
 def _unless(default: int, value: jax.Array | np.ndarray) -> jax.Array | None:
   known = not isinstance(value, Tracer) and value.ndim == 0
   if known and float(jax.device_get(value)) == default:
@@ -538,6 +551,51 @@ def match(
     return match_colors(styles, contents, style_where=inside, content_where=where)
 
   return automatic(matched, styles, contents, extent, content_extent, region, by_image=True)
+
+
+@kept()
+def evened(
+  pictures: jax.Array,
+  contents: jax.Array,
+  strength: jax.Array,
+  masks: jax.Array | np.ndarray | None = None,
+  alpha: jax.Array | None = None,
+  extent: Extent | None = None,
+  seen: jax.Array | np.ndarray | None = None,
+) -> jax.Array:
+  """Gives plain surfaces of stylized pictures no halo; see `even_out`.
+
+  Args:
+    pictures: `[n, h, w, 3]`.
+    contents: what they were made of.
+    strength: a number or `[n]`.
+    masks: where the styles are, `[n, K, h, w]` or `[1, K, h, w]`, or None.
+    alpha: what the pictures were rendered with, as for `render`.
+    extent: the valid region of the pictures; None: all.
+    seen: how visible the pixels are, `[n, h, w]`; None: all are.
+
+  Returns:
+    Like `pictures`.
+  """
+
+  def moved(pictures, contents, strength, masks, alpha, extent, seen):
+    n, h, w, _ = pictures.shape
+    strength, guides = over_axes(strength, 4), []
+    if masks is not None:
+      guides.append(jnp.moveaxis(to_float(masks), 1, -1))
+    if seen is not None:
+      guides.append(jnp.expand_dims(seen, -1))
+    if alpha is not None and is_map(alpha):
+      alpha = alpha.reshape(-1, h, w, 1)
+      guides.append(alpha)
+    if alpha is not None:
+      strength *= over_axes(alpha, 4) if alpha.ndim < 2 else alpha
+    guides = [jnp.broadcast_to(guide, (n, h, w, guide.shape[-1])) for guide in guides]
+    beside = jnp.concatenate(guides, -1) if guides else None
+    made = even_out(to_float(pictures), to_float(contents), strength, extent, beside)
+    return from_float(made, pictures.dtype)
+
+  return automatic(moved, pictures, contents, strength, masks, alpha, extent, seen)
 
 
 @kept()

@@ -29,6 +29,7 @@ from adaconv_jax.cli.options import (
   Parser,
   add_alpha,
   add_detail,
+  add_evenness,
   add_model,
   add_overwrite,
   add_palette,
@@ -39,7 +40,7 @@ from adaconv_jax.cli.options import (
   path_text,
 )
 from adaconv_jax.cli.pairs import NAME_BYTES, Picture, find_inputs, shorten
-from adaconv_jax.cli.stylize import DETAIL, PALETTE, REFINE
+from adaconv_jax.cli.stylize import DETAIL, EVENNESS, PALETTE, REFINE
 from adaconv_jax.evaluation.artifacts import MIN_SIZE
 from adaconv_jax.evaluation.evaluator import (
   Evaluator,
@@ -115,7 +116,9 @@ def _evaluate(args: argparse.Namespace, out: Path, stack: contextlib.ExitStack) 
     if contents and styles:
       every = len(contents) * len(styles)
       pairs = draw_pairs(len(contents), len(styles), args.pairs and min(args.pairs, every))
-      look = {key: getattr(args, key) for key in ("alpha", "detail", "palette", "refine")}
+      look = {
+        key: getattr(args, key) for key in ("alpha", "detail", "palette", "evenness", "refine")
+      }
       settings = {
         "size": args.size,
         **look,
@@ -160,8 +163,8 @@ def _parser(prog: str = "adaconv evaluate") -> argparse.ArgumentParser:
 Every picture is scaled to --size on its shorter side, smaller ones are enlarged, and the square in
 the middle is cut, so that all outputs have one size and their scores can be compared. Losses are
 computed with VGG-16 as it comes with the package, whatever the models' own encoders are. The models
-are rendered as in the papers, with --detail 0, --palette 0 and --refine 0, unlike by `adaconv
-stylize`, which takes {DETAIL}, {PALETTE} and {REFINE}.
+are rendered as in the papers, with --detail 0, --palette 0, --evenness 0 and --refine 0, unlike by
+`adaconv stylize`, which takes {DETAIL}, {PALETTE}, {EVENNESS:g} and {REFINE}.
 
 The folder --output gets pairs.csv (a row per model and pair), summary.json (means, settings,
 models) and sheets: contents across, styles down. With --pairs N, the sheets show content, style
@@ -219,6 +222,7 @@ files are elsewhere; 2 nothing done, because of the arguments or a model; 130 in
   add_alpha(parser)
   add_detail(parser, 0.0)
   add_palette(parser, 0.0, "%(default)s")
+  add_evenness(parser, 0.0)
   add_refine(parser, 0)
   add_overwrite(parser)
   add_vgg_weights(parser)

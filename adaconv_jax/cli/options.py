@@ -243,6 +243,18 @@ def add_palette(parser: argparse.ArgumentParser, default: float | None, shown: s
   )
 
 
+def add_evenness(parser: argparse.ArgumentParser, default: float) -> None:
+  """Adds --evenness."""
+  parser.add_argument(
+    "--evenness",
+    type=in_range(float, 0, 1),
+    default=default,
+    metavar="E",
+    help="how far skies and walls keep their color up to what stands before them, in place of a "
+    "halo, from 0 (the papers' result) to 1; default: %(default)s",
+  )
+
+
 def add_refine(parser: argparse.ArgumentParser, default: int) -> None:
   """Adds --refine."""
   parser.add_argument(

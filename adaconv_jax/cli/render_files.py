@@ -24,6 +24,8 @@ from adaconv_jax.inference import (
   detail_weight,
   encode,
   encode_content,
+  evened,
+  evenness_weight,
   goal_of,
   goal_side,
   in_bucket,
@@ -65,6 +67,7 @@ class Look:
     alpha: strength of the style.
     detail: share of the contents' fine structure.
     palette: how far the outputs' colors are moved to the styles' own.
+    evenness: how far plain surfaces have no halo around what stands before them.
     refine: how many steps improve a style's code for each content.
     color: whose colors the outputs have, one of `COLORS`.
     stroke: how coarse strokes are.
@@ -78,6 +81,7 @@ class Look:
   alpha: float = 1.0
   detail: float = 0.0
   palette: float = 0.0
+  evenness: float = 0.0
   refine: int = 0
   color: str = COLORS[0]
   stroke: float = 1.0
@@ -138,8 +142,8 @@ def render_pairs(
       cutout = all(p.output.suffix.lower() in images.ALPHA_SUFFIXES for p in group)
       content = trying(path, _read_content, size, stylizer, look, cutout)
       compiled = None
-      if content is not None and look.palette:
-        compiled = beside.submit(_compile_palette, content, look)
+      if content is not None and (look.evenness or look.palette):
+        compiled = beside.submit(_compile_after, content, look)
       if look.color == "match":  # a style is another one for each content
         codes = {key: code for key, code in codes.items() if code is None}
       for pair in group:
@@ -325,7 +329,7 @@ def _make(
   overwrite: bool,
 ) -> Path:
   """Makes one image, and puts it at `output` whole or not at all."""
-  steps, palette = compiled
+  steps, compiled_after = compiled
   detail = detail_weight(look.detail)
   arguments = (content.alpha, detail, content.masks, in_render(look.color))
   goals = [style.goal and style.goal(content.side) for style in styles]
@@ -344,9 +348,11 @@ def _make(
     made = _render_huge(output, stylizer, content.pictures, code, *arguments, *sizes)
   else:
     made = render_encoded(stylizer, content.code, code, *arguments)
+  if compiled_after is not None:
+    compiled_after.result()
+  if (even := evenness_weight(look.evenness)) is not None:
+    made = evened(made, content.pictures, even, *_where(content))
   if (strength := palette_weight(look.palette, look.color)) is not None:
-    if palette is not None:
-      palette.result()
     palettes = [style.palette.result() for style in styles if style.palette is not None]
     made = in_palette(made, palettes, strength, look.weights, *_where(content))
   stylized = np.asarray(made)[0] if content.code is None else out_of_bucket(content.code, made)
@@ -357,12 +363,15 @@ def _make(
 
 
 def _where(content: _Content) -> tuple[Any, ...]:
-  """What says where palettes are given: the last arguments of `in_palette`."""
+  """What says where pictures are changed: the last arguments of `evened` and `in_palette`."""
   masks = None if content.masks is None else content.masks[None]
   return masks, content.alpha, content.extent, _visible(content)
 
 
-def _compile_palette(content: _Content, look: Look) -> None:
+def _compile_after(content: _Content, look: Look) -> None:
+  """Compiles what is done to a picture once it is rendered."""
+  if (even := evenness_weight(look.evenness)) is not None:
+    evened.prepare(content.pictures, content.pictures, even, *_where(content))
   if (strength := palette_weight(look.palette, look.color)) is not None:
     count = len(look.together or (None,))
     where = _where(content)

@@ -21,6 +21,7 @@ from adaconv_jax.cli.options import (
   Parser,
   add_alpha,
   add_detail,
+  add_evenness,
   add_model,
   add_overwrite,
   add_palette,
@@ -39,6 +40,7 @@ from adaconv_jax.ops.color import COLORS
 # interiors in several styles.
 DETAIL = 0.3
 PALETTE = 0.6
+EVENNESS = 1.0
 REFINE = 3
 
 
@@ -126,6 +128,7 @@ def _look(args: argparse.Namespace, styles: list[Path]) -> Look:
     alpha=args.alpha,
     detail=args.detail,
     palette=palette,
+    evenness=args.evenness,
     refine=args.refine,
     color=args.color,
     stroke=args.stroke,
@@ -176,6 +179,7 @@ pairs failed; 2 nothing rendered, because of the arguments or the model; 130 int
   )
   add_detail(parser, DETAIL)
   add_palette(parser, None, f"{PALETTE}, or 0 beside another --color")
+  add_evenness(parser, EVENNESS)
   add_refine(parser, REFINE)
   add(
     "--color",

@@ -15,7 +15,7 @@ from adaconv_jax.checkpoints.errors import CheckpointError
 from adaconv_jax.checkpoints.load import shipped_models
 from adaconv_jax.cli.attempt import EXIT_USAGE, report
 from adaconv_jax.cli.options import Parser, add_model, add_vgg_weights, in_range, text_of
-from adaconv_jax.cli.stylize import DETAIL, PALETTE, REFINE
+from adaconv_jax.cli.stylize import DETAIL, EVENNESS, PALETTE, REFINE
 from adaconv_jax.files import described
 from adaconv_jax.signals import SIGNALS, end, handled
 from adaconv_jax.web.temporary import Temporary
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "adaconv web") -> int
   try:
     from adaconv_jax.web import page  # after the environment is set
 
-    look = {"detail": DETAIL, "palette": PALETTE, "refine": REFINE}
+    look = {"detail": DETAIL, "palette": PALETTE, "evenness": EVENNESS, "refine": REFINE}
     built = page.build(studio, temporary.path, model=name, shared=args.share, **look)
     temporary.keep_swept()
     public = page.launch(built, host=args.host, port=args.port, share=args.share)

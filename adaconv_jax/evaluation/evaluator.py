@@ -23,6 +23,7 @@ from adaconv_jax.models.style_code import StyleCode
 from adaconv_jax.models.stylizer import ContentCode, Stylizer
 from adaconv_jax.models.transfer_model import Params
 from adaconv_jax.ops.adain import ChannelStats
+from adaconv_jax.ops.evenness import even_out
 from adaconv_jax.ops.filters import Array
 from adaconv_jax.ops.losses import content_loss, layer_stats, statistics_loss
 from adaconv_jax.ops.palette import match_palette, measure_palette
@@ -122,6 +123,7 @@ class Evaluator:
     alpha: strength of the style, 0 to 1; of our models.
     detail: share of the content's fine structure, 0 to 1; of our models.
     palette: how far colors are moved to the style's own, 0 to 1; of our models.
+    evenness: how far plain surfaces have no halo, 0 to 1; of our models.
     refine: how many steps improve a style's code for each content; of our models. The score
       "flicker" is of one code, as in a video.
   """
@@ -135,16 +137,18 @@ class Evaluator:
     alpha: float = 1.0,
     detail: float = 0.0,
     palette: float = 0.0,
+    evenness: float = 0.0,
     refine: int = 0,
   ):
     self._network = network
     lpips = load_lpips()
     self._lpips, self._lpips_params = (None, None) if lpips is None else lpips
     self._styles = [_reference(network, style, keep_features=False) for style in styles]
+    look = {"alpha": alpha, "detail": detail, "palette": palette, "evenness": evenness}
     self._painters = {
       name: _peer_painter(model, styles)
       if isinstance(model, Peer)
-      else _painter(model, [style.image for style in self._styles], alpha, detail, palette, refine)
+      else _painter(model, [style.image for style in self._styles], look, refine)
       for name, model in models.items()
     }
 
@@ -207,22 +211,21 @@ _Painter = Callable[[jax.Array, jax.Array], Callable[[int], tuple[jax.Array, jax
 def _painter(
   stylizer: Stylizer,
   styles: Sequence[jax.Array],
-  alpha: float,
-  detail: float,
-  palette: float,
+  look: Mapping[str, float],
   refine: int,
 ) -> _Painter:
   codes = [_encode_style(stylizer, style) for style in styles]
-  palettes = [_measure_palette(style) if palette else None for style in styles]
+  palettes = [_measure_palette(style) if look["palette"] else None for style in styles]
   goals = [
     goal_of(stylizer, style[None], None, goal_side(style.shape[:2])) if refine else None
     for style in styles
   ]
-  look = {"alpha": alpha, "detail": detail, "palette": palette}
-  share = detail_weight(detail)
+  share = detail_weight(look["detail"])
 
   def painter(content: jax.Array, noisy: jax.Array) -> Callable[[int], tuple[jax.Array, jax.Array]]:
-    both = [_encode_content(stylizer, one, for_alpha=alpha != 1) for one in (content, noisy)]
+    both = [
+      _encode_content(stylizer, one, for_alpha=look["alpha"] != 1) for one in (content, noisy)
+    ]
     part = sampled(content[None]) if refine else None
 
     def paint(index: int) -> tuple[jax.Array, jax.Array]:
@@ -274,7 +277,7 @@ def _measure_palette(image: jax.Array) -> jax.Array:
   return measure_palette(image[None])
 
 
-@functools.partial(jax.jit, static_argnames=("alpha", "detail", "palette"))
+@functools.partial(jax.jit, static_argnames=("alpha", "detail", "palette", "evenness"))
 def _render(
   stylizer: Stylizer,
   content_code: ContentCode,
@@ -284,8 +287,11 @@ def _render(
   alpha: float,
   detail: float,
   palette: float,
+  evenness: float,
 ) -> jax.Array:
   pictures = stylizer.render(content_code, style_code, alpha, detail=detail)
+  if evenness:
+    pictures = even_out(pictures, content_code.pictures, alpha * evenness)
   if style_palette is not None:
     pictures = match_palette(pictures, style_palette, alpha * palette)
   return pictures[0]

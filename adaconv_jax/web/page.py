@@ -131,6 +131,7 @@ def build(
   model: str,
   detail: float,
   palette: float,
+  evenness: float,
   refine: int,
   shared: bool,
 ) -> gr.Blocks:
@@ -142,6 +143,7 @@ def build(
     model: the one that is chosen at first.
     detail: the same for detail.
     palette: of all pictures with the style's colors.
+    evenness: of all pictures.
     refine: the steps that are chosen at first.
     shared: whether the page is reached through Gradio's servers, which it then says.
   """
@@ -154,7 +156,7 @@ def build(
     gr.HTML(
       f"<h1>adaconv</h1><p>A picture in the style of another. {where}</p>", elem_classes="head"
     )
-    parts = _Parts(studio, folder, palette)
+    parts = _Parts(studio, folder, palette, evenness)
     with gr.Row(elem_id="columns"):
       with gr.Column(scale=5, min_width=320):
         parts.add_pictures()
@@ -176,10 +178,12 @@ class _Parts:
     studio: makes the pictures.
     folder: where results go.
     palette: of all pictures.
+    evenness: the same.
   """
 
-  def __init__(self, studio: Studio, folder: Path, palette: float):
-    self._studio, self._folder, self._palette = studio, folder, palette
+  def __init__(self, studio: Studio, folder: Path, palette: float, evenness: float):
+    self._studio, self._folder = studio, folder
+    self._palette, self._evenness = palette, evenness
     self._contents, self._styles = work.examples("content"), work.examples("style")
 
   def add_pictures(self) -> None:
@@ -347,6 +351,7 @@ class _Parts:
         alpha=strength,
         detail=fine,
         palette=self._palette,
+        evenness=self._evenness,
         refine=steps,
         color=colors,
         strokes=coarse,
@@ -396,11 +401,11 @@ def _took(default: str, path: str | None) -> tuple[Any, Any, Any]:
   return None, gr.skip(), _status("Ready.")
 
 
-def first_wish(model: str, detail: float, palette: float, refine: int) -> Wish:
-  """Returns what the page asks for if nothing is changed; the arguments are those of `build`."""
+def first_wish(model: str, **look: Any) -> Wish:
+  """Returns what the page asks for if nothing is changed; the look is in arguments of `build`."""
   contents, styles = work.examples("content"), work.examples("style")
   pictures = contents[FIRST_CONTENT], styles[FIRST_STYLE]
-  return Wish(*pictures, model, detail=detail, palette=palette, refine=refine)
+  return Wish(*pictures, model, **look)
 
 
 def launch(page: gr.Blocks, *, host: str, port: int, share: bool) -> str | None:

@@ -26,6 +26,8 @@ from adaconv_jax.inference import (
   detail_weight,
   encode,
   encode_content,
+  evened,
+  evenness_weight,
   goal_of,
   goal_side,
   in_bucket,
@@ -89,6 +91,7 @@ class Wish:
     alpha: strength of the style, 0 to 1.
     detail: share of the content's fine structure, 0 to 1.
     palette: how far the colors are moved to the styles' own, 0 to 1; only with the color "style".
+    evenness: how far plain surfaces have no halo, 0 to 1.
     refine: how many steps improve the styles for the content, 0 to 100.
     color: one of `ops.color.COLORS`.
     strokes: how coarse strokes are; 1 is the model's own at `LOOK_SIZE`.
@@ -107,6 +110,7 @@ class Wish:
   alpha: float = 1.0
   detail: float = 0.0
   palette: float = 0.0
+  evenness: float = 0.0
   refine: int = 0
   color: str = "style"
   strokes: float = 1.0
@@ -115,7 +119,7 @@ class Wish:
 
   def __post_init__(self):
     """Raises Refused for numbers that no slider has; JSON may have NaN."""
-    for name in ("share", "alpha", "detail", "palette"):
+    for name in ("share", "alpha", "detail", "palette", "evenness"):
       if not 0 <= getattr(self, name) <= 1:
         raise Refused(f"{name}: expected a number in [0, 1], got {getattr(self, name)}.")
     if self.refine not in range(MOST_STEPS + 1):
@@ -317,6 +321,8 @@ class Studio:
     jax.block_until_ready(mixed)
     yield "3 of 3: painting"
     made = render_encoded(stylizer, code, mixed, alpha, detail, None, in_render(wish.color))
+    if (even := evenness_weight(wish.evenness)) is not None:
+      made = evened(made, code.pictures, even, None, alpha, code.extent)
     if toward is not None:
       made = in_palette(made, palettes, toward, weights, None, alpha, code.extent)
     yield images.to_uint8(out_of_bucket(code, made))
@@ -342,6 +348,7 @@ def _kind(
     strength,
     wish.detail > 0,
     wish.palette > 0,
+    wish.evenness > 0,
     wish.refine > 0,
     wish.color,
   )

@@ -1,0 +1,219 @@
+"""Plain surfaces without halos. Not in the models' papers.
+
+A decoder paints a sky by what it sees: within the reach of its convolutions from a roof or a tree
+it gets another color than far away, and what stands before the sky seems to glow. Here the color of
+plain places near structure becomes that of plain places far from it whose content is alike. Strokes
+are finer than what is compared, and stay; so does whatever is far from structure.
+
+All is decided on a map of one size, whatever the picture's, and ends at the content's own edges.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from adaconv_jax.ops.extent import Borders, Extent, resize_inside
+
+# Height and width of the map, and of its cells, which are compared each with each.
+MAP, CELLS = 192, 48
+_PER_CELL = MAP // CELLS
+# All of these are choices, by eye. Lengths are in units of the picture's shorter side.
+_STRUCTURE = 1 / 150  # sigma at which deviations are structure
+_REACH = 0.07  # sigma up to which structure is near; half a decoder's reach at 256 pixels
+_STROKES = 1 / 75  # sigma of what is no stroke
+_BESIDE = 0.2  # sigma within which places are compared
+# Units of RGB.
+_PLAIN = 0.02  # deviation at which a place is hardly plain
+_ALIKE = 0.08  # difference of colors at which places are hardly alike
+# Of other guides, whose units are their own.
+_APART = 0.3
+# How many plain cells far from structure it takes to be half sure of their color.
+_EVIDENCE = 2.0
+# Near structure, plain places count so much less than far from it: where there are no others, they
+# decide.
+_LEAST = 1e-3
+# Pixels that are done at once, which bounds the memory.
+_AT_ONCE = 2**20
+Sides = tuple[jax.Array, ...]  # height and width, float
+# A key beyond the border, which is like no other.
+_NOWHERE = 1e4
+
+
+def even_out(
+  pictures: jax.Array,
+  content: jax.Array,
+  evenness: float | jax.Array,
+  extent: Extent | None = None,
+  guides: jax.Array | None = None,
+) -> jax.Array:
+  """Gives plain surfaces near structure the color that they have far from it.
+
+      out + evenness * near * alike * (far - local)
+
+  where `near` is 1 beside structure of the content and 0 beyond a decoder's reach, `local` is the
+  color of alike pixels around, without strokes, and `far` that of plain places of the content that
+  are far from structure, alike and within about a fifth of the picture. `alike` is 1 for pixels
+  whose color in the content is that of the plain place and 0 for others, so edges stay sharp.
+
+  Args:
+    pictures: what was made of the contents, RGB `[n, h, w, 3]` in [0, 1].
+    content: the contents, of the same shape.
+    evenness: 0 (`pictures` as they are) to 1, one number or what broadcasts to `[n, h, w, 1]`.
+    extent: the valid region of both; None: all. What lies beyond has no influence on it.
+    guides: in what else pixels must be alike, such as the masks of styles, `[n, h, w, m]` in
+      [0, 1].
+
+  Returns:
+    Like `pictures`, in [0, 1].
+  """
+  n, h, w, _ = pictures.shape
+  own = Extent(h, w) if extent is None else extent
+  sides = tuple(jnp.asarray(side).astype(jnp.float32) for side in own)
+  keys = content / _ALIKE
+  if guides is not None:
+    keys = jnp.concatenate([keys, guides.astype(keys.dtype) / _APART], -1)
+  small, small_keys = (
+    resize_inside(x, own, MAP, MAP).astype(jnp.float32) for x in (pictures, keys)
+  )
+  maps = jax.vmap(_maps, (0, 0, None))(small, small_keys, sides)
+  maps = _enlarge(maps.astype(keys.dtype), 2, sides[1], w + 2, -1)
+  valid = Borders(extent, h).inside(keys)
+  keys = keys if valid is None else jnp.where(valid, keys, _NOWHERE)
+  keys = jnp.pad(keys, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=_NOWHERE)
+  strength = jnp.broadcast_to(jnp.asarray(evenness, pictures.dtype), (n, h, w, 1))
+  block = min(h, max(_AT_ONCE // w, 1))
+
+  def part(index: jax.Array | int, done: jax.Array) -> jax.Array:
+    start = jnp.minimum(index * block, h - block)
+    given, weight = (
+      lax.dynamic_slice_in_dim(x, start, block, axis=1) for x in (pictures, strength)
+    )
+    key = lax.dynamic_slice_in_dim(keys, start, block + 2, axis=1)
+    around = _enlarge(maps, 1, sides[0], block + 2, start - 1)
+    change, center, known = jnp.split(around, (3, maps.shape[-1] - 1), -1)
+    unlike = jnp.sum((key - center / (known + 1e-6)) ** 2, -1, keepdims=True)
+    # Pixels of an edge have a color in between, and would be left as a seam.
+    unlike = lax.reduce_window(unlike, np.inf, lax.min, (1, 3, 3, 1), (1, 1, 1, 1), "VALID")
+    change, known = change[:, 1:-1, 1:-1], known[:, 1:-1, 1:-1]
+    # Beside an edge, only a part of the map's pixels around knows what is plain there.
+    sure = known / (known + 0.05) * jnp.exp(-unlike)
+    made = given + weight * (sure * change / (known + 1e-6)).astype(given.dtype)
+    return lax.dynamic_update_slice_in_dim(done, jnp.clip(made, 0, 1), start, axis=1)
+
+  if block == h:
+    return part(0, pictures)
+  return lax.fori_loop(0, -(-h // block), part, pictures)
+
+
+def _maps(pictures: jax.Array, keys: jax.Array, sides: Sides) -> jax.Array:
+  """What has to be added where, `[MAP, MAP, 3 + m + 1]`.
+
+  Args:
+    pictures: in the size of the map, `[MAP, MAP, 3]`.
+    keys: in which pixels must be alike, of which the first three are the content, `[MAP, MAP, m]`.
+    sides: height and width of the pictures.
+
+  Returns:
+    Three factors of the last channel, which is 1 in plain places: what is added, the keys of these
+    places, and 1.
+  """
+  content = keys[..., :3] * _ALIKE
+  smooth = _blur(content, _STRUCTURE, sides)
+  variance = jnp.sum(jnp.maximum(_blur(content**2, _STRUCTURE, sides) - smooth**2, 0), -1)
+  plain = jnp.expand_dims(jnp.exp(-variance / _PLAIN**2), -1)
+  near = jnp.minimum(2 * _blur(1 - plain, _REACH, sides), 1)
+  weights = plain * (1 - near + _LEAST)
+  share, counted = _pool(plain), _pool(weights)
+  center = _pool(plain * keys) / (share + 1e-6)
+  color, sure = _far_colors(_pool(weights * pictures) / (counted + 1e-9), center, counted, sides)
+  around, alike = _spread(keys, share, jnp.concatenate([color, center, sure], -1))
+  color, center, sure = jnp.split(around, (3, around.shape[-1] - 1), -1)
+  some = jnp.sum(alike, -1, keepdims=True)
+  known = alike[..., :1] / (alike[..., :1] + 0.05 * some + 1e-6) * some / (some + 0.02)
+  local = _blur(known * pictures, _STROKES, sides) / (_blur(known, _STROKES, sides) + 1e-4)
+  change = near * sure * (color - local)
+  return known * jnp.concatenate([change, center, jnp.ones_like(known)], -1)
+
+
+def _far_colors(
+  colors: jax.Array, keys: jax.Array, counted: jax.Array, sides: Sides
+) -> tuple[jax.Array, jax.Array]:
+  """The colors of alike cells around each, `[CELLS, CELLS, 3]`, and how sure they are, 0 to 1."""
+  side = jnp.minimum(*sides).astype(keys.dtype)
+  places = jnp.stack(jnp.meshgrid(*[jnp.arange(CELLS) / CELLS] * 2, indexing="ij"), -1)
+  scale = jnp.stack([length.astype(keys.dtype) for length in sides]) / side / _BESIDE
+  points = jnp.concatenate([keys, places.astype(keys.dtype) * scale.reshape(1, 1, 2)], -1)
+  points, amounts = points.reshape(CELLS**2, -1), counted.reshape(1, -1)
+  apart = sum((jnp.subtract.outer(line, line) ** 2 for line in points.T), start=jnp.zeros((1, 1)))
+  weights = jnp.exp(-apart) * amounts
+  total = jnp.sum(weights, 1, keepdims=True)
+  found = jnp.matmul(weights, colors.reshape(-1, 3), precision="highest") / (total + 1e-12)
+  sure = total / (total + _EVIDENCE)
+  return found.reshape(CELLS, CELLS, 3), sure.reshape(CELLS, CELLS, 1)
+
+
+def _spread(keys: jax.Array, share: jax.Array, cells: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """Means over the cells around each pixel of the map, of those whose keys are alike.
+
+  Args:
+    keys: `[MAP, MAP, m]`.
+    share: of plain pixels in each cell, `[CELLS, CELLS, 1]`.
+    cells: of which means are taken, `[CELLS, CELLS, 3 + m + 1]`; the keys are in the middle.
+
+  Returns:
+    The means `[MAP, MAP, 3 + m + 1]`; and how much there is of alike and of other cells.
+  """
+  reach = 2
+  padded = jnp.pad(jnp.concatenate([share, cells], -1), ((reach, reach), (reach, reach), (0, 0)))
+  offsets = np.mgrid[: 2 * reach + 1, : 2 * reach + 1].reshape(2, -1).T
+  # Where a pixel is in its cell, from the middle.
+  middle = (np.arange(MAP) % _PER_CELL + 0.5) / _PER_CELL - 0.5
+  tents = np.maximum(1 - np.abs(np.arange(-reach, reach + 1)[:, None] - middle) / reach, 0)
+  tents = jnp.asarray(tents, keys.dtype)
+
+  def add(sums: tuple[jax.Array, jax.Array], offset: jax.Array):
+    total, amounts = sums
+    y, x = offset[0], offset[1]
+    cut = lax.dynamic_slice(padded, (y, x, 0), (CELLS, CELLS, padded.shape[-1]))
+    cut = jnp.repeat(jnp.repeat(cut, _PER_CELL, 0), _PER_CELL, 1)
+    plain, values = cut[..., :1], cut[..., 1:]
+    amount = plain * tents[y].reshape(MAP, 1, 1) * tents[x].reshape(1, MAP, 1)
+    unlike = jnp.sum((keys - values[..., 3:-1]) ** 2, -1, keepdims=True)
+    alike = amount * jnp.exp(-unlike)
+    split = jnp.concatenate([alike, amount - alike], -1)
+    return (total + alike * values, amounts + split), None
+
+  start = jnp.zeros((MAP, MAP, cells.shape[-1]), keys.dtype), jnp.zeros((MAP, MAP, 2), keys.dtype)
+  (total, amounts), _ = lax.scan(add, start, jnp.asarray(offsets))
+  return total / (amounts[..., :1] + 1e-6), amounts
+
+
+def _pool(x: jax.Array) -> jax.Array:
+  """Means over the pixels of the map in each cell."""
+  return x.reshape(CELLS, _PER_CELL, CELLS, _PER_CELL, -1).mean((1, 3))
+
+
+def _blur(x: jax.Array, sigma: float, sides: Sides) -> jax.Array:
+  """Blurs `[MAP, MAP, c]` with a Gaussian; `sigma` is in units of the picture's shorter side."""
+  side = jnp.minimum(*sides)
+  for axis, length in enumerate(sides):
+    pixels = jnp.maximum((sigma * MAP * side / length).astype(x.dtype), 0.3)
+    line = jnp.arange(MAP, dtype=x.dtype)
+    taps = jnp.exp(-0.5 * ((line.reshape(-1, 1) - line.reshape(1, -1)) / pixels) ** 2)
+    taps /= jnp.sum(taps, 1, keepdims=True)
+    x = jnp.moveaxis(jnp.tensordot(taps, x, (1, axis), precision="highest"), 0, axis)
+  return x
+
+
+def _enlarge(
+  maps: jax.Array, axis: int, side: jax.Array, size: int, start: jax.Array | int = 0
+) -> jax.Array:
+  """Interpolates an axis of the map to `size` pixels, from `start`, of a picture with `side`."""
+  middles = (jnp.arange(size) + start).astype(maps.dtype) + 0.5
+  places = jnp.clip(middles * (MAP / side.astype(maps.dtype)) - 0.5, 0, MAP - 1)
+  first = jnp.minimum(places.astype(jnp.int32), MAP - 2)
+  shape = tuple(size if k == axis else 1 for k in range(maps.ndim))
+  share = (places - first.astype(maps.dtype)).reshape(shape)
+  before, after = (jnp.take(maps, first + k, axis, mode="clip") for k in (0, 1))
+  return before + share * (after - before)
