@@ -21,7 +21,9 @@ _PER_CELL = MAP // CELLS
 # All of these are choices, by eye. Lengths are in units of the picture's shorter side.
 _STRUCTURE = 1 / 150  # sigma at which deviations are structure
 _REACH = 0.07  # sigma up to which structure is near; half a decoder's reach at 256 pixels
+_ENOUGH = 1 / 5  # share of structure within it from which a place is near it
 _STROKES = 1 / 75  # sigma of what is no stroke
+_MOST_PIXELS = 6  # of the map, beyond which nothing counts as around: more than two sigmas
 _BESIDE = 0.2  # sigma within which places are compared
 # Units of RGB.
 _PLAIN = 0.02  # deviation at which a place is hardly plain
@@ -29,7 +31,7 @@ _ALIKE = 0.08  # difference of colors at which places are hardly alike
 # Of other guides, whose units are their own.
 _APART = 0.3
 # How many plain cells far from structure it takes to be half sure of their color.
-_EVIDENCE = 2.0
+_EVIDENCE = 0.5
 # Near structure, plain places count so much less than far from it: where there are no others, they
 # decide.
 _LEAST = 1e-3
@@ -122,7 +124,9 @@ def _maps(pictures: jax.Array, keys: jax.Array, sides: Sides) -> jax.Array:
   smooth = _blur(content, _STRUCTURE, sides)
   variance = jnp.sum(jnp.maximum(_blur(content**2, _STRUCTURE, sides) - smooth**2, 0), -1)
   plain = jnp.expand_dims(jnp.exp(-variance / _PLAIN**2), -1)
-  near = jnp.minimum(2 * _blur(1 - plain, _REACH, sides), 1)
+  # Grain is no structure; and a mast in the sky is enough to be near one.
+  structure = jnp.maximum(1 - 2 * plain, 0)
+  near = jnp.minimum(_blur(structure, _REACH, sides) / _ENOUGH, 1)
   weights = plain * (1 - near + _LEAST)
   share, counted = _pool(plain), _pool(weights)
   center = _pool(plain * keys) / (share + 1e-6)
@@ -131,7 +135,8 @@ def _maps(pictures: jax.Array, keys: jax.Array, sides: Sides) -> jax.Array:
   color, center, sure = jnp.split(around, (3, around.shape[-1] - 1), -1)
   some = jnp.sum(alike, -1, keepdims=True)
   known = alike[..., :1] / (alike[..., :1] + 0.05 * some + 1e-6) * some / (some + 0.02)
-  local = _blur(known * pictures, _STROKES, sides) / (_blur(known, _STROKES, sides) + 1e-4)
+  local = _blur_alike(known * jnp.concatenate([pictures, jnp.ones_like(known)], -1), keys, sides)
+  local = local[..., :3] / (local[..., 3:] + 1e-4)
   change = near * sure * (color - local)
   return known * jnp.concatenate([change, center, jnp.ones_like(known)], -1)
 
@@ -204,6 +209,28 @@ def _blur(x: jax.Array, sigma: float, sides: Sides) -> jax.Array:
     taps /= jnp.sum(taps, 1, keepdims=True)
     x = jnp.moveaxis(jnp.tensordot(taps, x, (1, axis), precision="highest"), 0, axis)
   return x
+
+
+def _blur_alike(x: jax.Array, keys: jax.Array, sides: Sides) -> jax.Array:
+  """Blurs `[MAP, MAP, c]` by `_STROKES`, over pixels whose keys are alike, an axis at a time."""
+  for axis, length in enumerate(sides):
+    pixels = jnp.maximum((_STROKES * MAP * jnp.minimum(*sides) / length).astype(x.dtype), 0.3)
+    x = _blur_alike_along(x, keys, axis, pixels)
+  return x
+
+
+def _blur_alike_along(x: jax.Array, keys: jax.Array, axis: int, sigma: jax.Array) -> jax.Array:
+  ends = [(0, 0)] * 3
+  ends[axis] = (_MOST_PIXELS, _MOST_PIXELS)
+  padded, others = jnp.pad(x, ends), jnp.pad(keys, ends, constant_values=_NOWHERE)
+
+  def add(total: jax.Array, start: jax.Array) -> tuple[jax.Array, None]:
+    there, other = (lax.dynamic_slice_in_dim(y, start, MAP, axis) for y in (padded, others))
+    unlike = jnp.sum((keys - other) ** 2, -1, keepdims=True)
+    off = (start - _MOST_PIXELS).astype(x.dtype) / sigma
+    return total + jnp.exp(-unlike - off**2 / 2) * there, None
+
+  return lax.scan(add, jnp.zeros_like(x), jnp.arange(2 * _MOST_PIXELS + 1))[0]
 
 
 def _enlarge(

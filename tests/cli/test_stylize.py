@@ -60,7 +60,8 @@ def test_one_pair_becomes_the_file_that_stylize_makes(folder, capsys, adain):
   arguments = ("--content", "c/cat.png", "--style", "s/ink.png", "--alpha", "0.5")
   code = main([*arguments, "--output", "new/out.png"])
   assert (code, capsys.readouterr().err) == (0, "")  # no progress bar
-  look = {"detail": command.DETAIL, "palette": command.PALETTE, "refine": command.REFINE}
+  look = {"detail": command.DETAIL, "palette": command.PALETTE}
+  look |= {"evenness": command.EVENNESS, "refine": command.REFINE}
   made = {"model": adain, "alpha": 0.5, **look}
   expected = stylize(pixels("c/cat.png"), pixels("s/ink.png"), **made)
   assert_same_refined(pixels("new/out.png"), expected)
@@ -108,7 +109,8 @@ def test_folders_become_all_pairs_each_image_read_and_each_style_encoded_once(
   assert {path.name for path in Path("out").iterdir()} == names
   assert sorted(read) == ["c/cat.png", "c/dog.png", "s/dots.png", "s/ink.png"]
   assert len(encoded) == 2
-  look = {"detail": command.DETAIL, "palette": command.PALETTE, "refine": command.REFINE}
+  look = {"detail": command.DETAIL, "palette": command.PALETTE}
+  look |= {"evenness": command.EVENNESS, "refine": command.REFINE}
   made = {"model": adain, **look}
   expected = stylize(pixels("c/dog.png"), pixels("s/dots.png"), **made)
   assert_same_refined(pixels("out/dog--dots.png"), expected)
@@ -142,7 +144,8 @@ def test_a_palette_beside_the_contents_colors_is_refused_and_the_default_is_none
   assert (code, out) == (2, [])
   assert errors[0].startswith("error: --palette and --color: expected --color style beside")
   assert main([*arguments, "--output", "out.png"]) == 0
-  made = {"model": adain, "detail": command.DETAIL, "refine": command.REFINE, "color": color}
+  made = {"model": adain, "detail": command.DETAIL, "evenness": command.EVENNESS, "color": color}
+  made["refine"] = command.REFINE
   expected = stylize(pixels("c/cat.png"), pixels("s/ink.png"), **made)
   assert_same_refined(pixels("out.png"), expected)
 
