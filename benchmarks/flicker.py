@@ -2,7 +2,7 @@
 
     pip install -e '.[video,flicker]'
     python -m benchmarks.flicker [--quick] [--flow dis] [--blending 0.5] [--palette 0.6]
-                                [--refine 3] [--clips pan zoom] [--speed]
+                                [--evenness 1] [--refine 3] [--clips pan zoom] [--speed]
 
 The measure is the field's: an output frame is warped along the motion of the *input* to the frame i
 later, and compared there, over the pixels that are visible in both. It is the root of the mean
@@ -67,6 +67,7 @@ def main() -> None:
   parser.add_argument("--methods", nargs="+", choices=METHODS, default=DEFAULT_METHODS)
   parser.add_argument("--blending", type=float, help='of "steady"; default: that of the command')
   parser.add_argument("--palette", type=float, default=0.0, help="of all methods; default: 0")
+  parser.add_argument("--evenness", type=float, default=0.0, help="of all methods; default: 0")
   parser.add_argument("--refine", type=int, default=0, help="steps, of all methods; default: 0")
   parser.add_argument("--clips", nargs="+", metavar="NAME", help="default: all")
   parser.add_argument("--speed", action="store_true", help="measure frames per second instead")
@@ -88,7 +89,7 @@ def main() -> None:
       clips[: 1 if args.quick else None],
       {"exact": exact_flow, "dis": dis_flow}[args.flow],
       args.methods,
-      {"palette": args.palette, "refine": args.refine},
+      {"palette": args.palette, "evenness": args.evenness, "refine": args.refine},
     )
   )
 

@@ -24,6 +24,7 @@ from adaconv_jax.cli.attempt import (
 from adaconv_jax.cli.options import (
   Parser,
   add_alpha,
+  add_evenness,
   add_model,
   add_overwrite,
   add_palette,
@@ -33,7 +34,7 @@ from adaconv_jax.cli.options import (
   path_text,
 )
 from adaconv_jax.cli.pairs import check_no_input
-from adaconv_jax.cli.stylize import PALETTE, REFINE
+from adaconv_jax.cli.stylize import EVENNESS, PALETTE, REFINE
 from adaconv_jax.files import expand, printable, unwritable
 from adaconv_jax.lock import WorkdirInUse, locked
 from adaconv_jax.video.convert import convert
@@ -97,6 +98,7 @@ def _render(args: argparse.Namespace, stack: contextlib.ExitStack) -> int:
       styles,
       alpha=args.alpha,
       palette=args.palette,
+      evenness=args.evenness,
       refine=args.refine,
       weights=args.mix,
       mix_to=mix_to or None,
@@ -212,6 +214,7 @@ the model; 130 interrupted.
   add_model(parser)
   add_alpha(parser)
   add_palette(parser, PALETTE, "%(default)s")
+  add_evenness(parser, EVENNESS)
   add_refine(parser, REFINE)
   add(
     "--style-size",

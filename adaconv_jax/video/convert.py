@@ -19,7 +19,7 @@ from adaconv_jax.video.stylize import stylize_frames
 from adaconv_jax.video.writer import CODEC, CRF, Log, write_video
 
 # Raise when what is encoded, or how, changes: older logs then cannot be continued.
-VERSION = 3
+VERSION = 4
 
 
 def convert(
@@ -30,6 +30,7 @@ def convert(
   *,
   alpha: float = 1.0,
   palette: float = 0.0,
+  evenness: float = 0.0,
   refine: int = 0,
   weights: Sequence[float] | None = None,
   mix_to: Sequence[np.ndarray] | None = None,
@@ -54,6 +55,7 @@ def convert(
     alpha: see `stylize_frames`; so are `palette`, `weights`, `mix_to`, `statistics` and
       `blending`.
     palette: how far colors are moved to the styles' own.
+    evenness: how far plain surfaces have no halo.
     refine: how many steps improve the styles' codes for the video.
     weights: of the styles.
     mix_to: styles to fade to.
@@ -84,6 +86,7 @@ def convert(
     "--mix-to or --style-size": mix_to and _digest(mix_to),
     "--alpha": alpha,
     "--palette": palette,
+    "--evenness": evenness,
     "--refine": refine,
     "--mix": weights and list(weights),
     "--statistics": statistics,
@@ -103,6 +106,7 @@ def convert(
     model=stylizer,
     alpha=alpha,
     palette=palette,
+    evenness=evenness,
     refine=refine,
     weights=weights,
     mix_to=mix_to and list(mix_to),

@@ -24,6 +24,7 @@ from jax.typing import ArrayLike
 from adaconv_jax.checkpoints.load import DEFAULT_MODEL, load_model
 from adaconv_jax.inference import (
   encode,
+  evenness_weight,
   goal_of,
   goal_side,
   mix,
@@ -35,9 +36,10 @@ from adaconv_jax.inference import (
 )
 from adaconv_jax.models.pictures import check_pictures, from_float, on_device, to_float
 from adaconv_jax.models.refinement import check_steps
-from adaconv_jax.models.style_code import StyleCode, blend, check_mix
+from adaconv_jax.models.style_code import StyleCode, blend, check_mix, over_axes
 from adaconv_jax.models.stylizer import ContentStats, Stylizer
 from adaconv_jax.ops.adain import ChannelStats
+from adaconv_jax.ops.evenness import even_out
 from adaconv_jax.ops.palette import fit_colors, move_colors
 from adaconv_jax.video import steady
 from adaconv_jax.video.shots import Cuts
@@ -118,6 +120,7 @@ def stylize_frames(
   model: str | Path | Stylizer = DEFAULT_MODEL,
   alpha: ArrayLike = 1.0,
   palette: ArrayLike = 0.0,
+  evenness: ArrayLike = 0.0,
   refine: int = 0,
   weights: Sequence[float] | None = None,
   mix_to: ArrayLike | Sequence[ArrayLike] | None = None,
@@ -143,6 +146,8 @@ def stylize_frames(
     palette: 0 (the model's own colors) to 1, how far the colors are moved to the style's own, as
       for `stylize`. All frames of a shot are moved alike; with other `statistics`, as a running
       average of them or the frame itself needs it.
+    evenness: 0 to 1, how far plain surfaces near structure get the color that they have far from
+      it, as for `stylize`.
     refine: how many steps of gradient descent improve the styles' codes, 0 to 100, for some frames
       of the video together; see `Stylizer.refine`. The frames must be such that can be iterated
       twice, and are, before this returns.
@@ -196,7 +201,7 @@ def stylize_frames(
       f"refine: expected 0 for an iterator, whose frames are seen once, got {refine}; a list of "
       "frames can be refined"
     )
-  toward = palette_weight(palette, "style", 1)
+  toward, even = palette_weight(palette, "style", 1), evenness_weight(evenness, 1)
   strength = style_weight(alpha)
   stylizer = model if isinstance(model, Stylizer) else load_model(model)
   some = _some_frames(frames, steps) if steps else None
@@ -212,7 +217,9 @@ def stylize_frames(
   # Frames of a fade differ in their style, and others than those of a shot in their statistics.
   alike = statistics == "shot" and mix_to is None
   batch = BATCH if alike and jax.default_backend() != "cpu" else 1
-  painter = _Painter(stylizer, tuple(ends), strength, aim, count, batch, blending)
+  if even is not None and strength is not None:
+    even *= strength
+  painter = _Painter(stylizer, tuple(ends), strength, aim, even, count, batch, blending)
   return _stylize(frames, painter, statistics, start)
 
 
@@ -279,7 +286,7 @@ def _mix_palettes(
 
 
 class _Painter:
-  """The model, the styles, alpha and palette, and what they make of frames."""
+  """The model, the styles, alpha, palette and evenness, and what they make of frames."""
 
   def __init__(
     self,
@@ -287,12 +294,14 @@ class _Painter:
     ends: tuple[StyleCode, ...],
     alpha: jax.Array | None,
     palette: Palette | None,
+    evenness: jax.Array | None,
     count: int | None,
     batch: int,
     blending: float,
   ):
     self.stylizer, self.ends, self.alpha, self.count = stylizer, ends, alpha, count
-    self.palette, self.batch, self.blending = palette, batch, blending
+    self.palette, self.evenness = palette, evenness
+    self.batch, self.blending = batch, blending
 
   def is_blended(self, frame: np.ndarray) -> bool:
     """Whether frames such as this one are blended with those before."""
@@ -308,7 +317,8 @@ class _Painter:
     """Renders up to `batch` frames, of which `index` is the first one's number; float."""
     share = self._share(index)
     padded = [*frames, *[frames[-1]] * (self.batch - len(frames))]  # one shape, one program
-    return _render(self.stylizer, tuple(padded), self.ends, share, self.alpha, measured)
+    look = (share, self.alpha, self.evenness)
+    return _render(self.stylizer, tuple(padded), self.ends, *look, measured)
 
   def wanted(self, index: int) -> jax.Array:
     """The palette that this frame gets."""
@@ -366,6 +376,7 @@ def _render(
   ends: tuple[StyleCode, ...],
   share: jax.Array | None,
   alpha: jax.Array | None,
+  evenness: jax.Array | None,
   measured: Measured | None,
 ) -> jax.Array:
   pictures = jnp.stack([to_float(frame) for frame in frames])
@@ -379,7 +390,8 @@ def _render(
     if alone and alpha is not None:
       alike = dataclasses.replace(content, stats=measured.own_stats)
       content = dataclasses.replace(content, lost=pictures - stylizer.render(alike, own))
-  return stylizer.render(content, code, 1.0 if alpha is None else alpha)
+  made = stylizer.render(content, code, 1.0 if alpha is None else alpha)
+  return made if evenness is None else even_out(made, pictures, over_axes(evenness, 4))
 
 
 @jax.jit

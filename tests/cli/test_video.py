@@ -56,7 +56,8 @@ def test_a_video_becomes_what_stylize_frames_makes_with_its_sound(folder, capsys
   code, printed = run(capsys, "--crf", 4)
   assert code == 0
   assert "out.mp4: 8 frames, 48 x 32" in printed.out and "8/8" in printed.err
-  made = stylize_frames(open_video("in.mp4"), style(), model=adain, palette=command.PALETTE)
+  look = {"palette": command.PALETTE, "evenness": command.EVENNESS}
+  made = stylize_frames(open_video("in.mp4"), style(), model=adain, **look)
   expected = np.stack(list(made))
   assert np.abs(pictures_of("out.mp4") - expected).mean() < 6  # 4:2:0 of noisy pictures
   assert stamps("out.mp4") == stamps("in.mp4")
@@ -151,6 +152,7 @@ def test_ctrl_c_leaves_a_video_that_plays_and_resume_goes_on(folder, capsys, mon
       "another --alpha (0.5 rather than 1.0), another --crf (30 rathe",
     ),
     (["--palette", 0], "another --palette (0.0 rather than 0.6);"),
+    (["--evenness", 0], "another --evenness (0.0 rather than 1.0);"),
     (["--codec", "hevc"], "another --codec (hevc rather than h264);"),
     (["--mix", 1], "another --mix (1.0 rather than none);"),
     (["--style-size", 16], "another --style or --style-size;"),
@@ -284,6 +286,7 @@ def test_styles_are_mixed_and_the_mixture_fades(folder, capsys, adain):
     mix_to=style(),
     count=8,
     palette=command.PALETTE,
+    evenness=command.EVENNESS,
   )
   assert np.abs(pictures_of("out.mp4") - np.stack(list(mixed))).mean() < 10
 
