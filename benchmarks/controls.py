@@ -20,6 +20,7 @@ import numpy as np
 from adaconv_jax import load_model, shipped_models
 from adaconv_jax.models.style_code import mix_codes
 from adaconv_jax.models.stylizer import Stylizer
+from adaconv_jax.ops.evenness import even_out
 from adaconv_jax.ops.palette import match_palette, measure_palette
 from benchmarks.inputs import pictures
 from benchmarks.report import format_seconds, markdown
@@ -67,6 +68,9 @@ def table(name: str, size: int, count: int, rounds: int, only: str = "") -> list
   def in_palette(s: Stylizer, x: jax.Array, code: Any, palette: jax.Array) -> jax.Array:
     return match_palette(s.stylize(x, code), palette, 0.6)
 
+  def evened(s: Stylizer, x: jax.Array, code: Any) -> jax.Array:
+    return even_out(s.stylize(x, code), x, 1.0)
+
   def refined(s: Stylizer, x: jax.Array, code: Any, style: jax.Array) -> jax.Array:
     return s.stylize(x, s.refine(code, x, style, 3))
 
@@ -78,6 +82,7 @@ def table(name: str, size: int, count: int, rounds: int, only: str = "") -> list
     "alpha 0.5": lambda: program(stylize, codes[0], half),
     "detail 0.5": lambda: program(lambda s, x, c, d: s.stylize(x, c, detail=d), codes[0], half),
     "palette 0.6": lambda: program(in_palette, codes[0], measure_palette(content)),
+    "evenness 1": lambda: program(evened, codes[0]),
     "refine 3": lambda: program(refined, codes[0], content),
     "color luminance": lambda: program(functools.partial(stylize, color="luminance"), codes[0]),
     "stroke 2": lambda: program(functools.partial(stylize, stroke=2), codes[0]),

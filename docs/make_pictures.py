@@ -8,6 +8,7 @@ stylized.jpg            README's rows: photograph, painting, and what each model
 strength.jpg            AdaConv's pictures with more and more detail, and with more and more alpha
 palette.jpg             paintings, photographs, and AdaConv's pictures with more and more palette
 refined.jpg             paintings, photographs, and AdaConv's pictures after more and more steps
+evenness.jpg            photographs, and AdaConv's pictures with halos and without
 colors.jpg              the content's colors kept: not at all, by luminance, by matched styles
 mix.jpg                 four styles in the corners, and 5 x 5 mixes between them
 regions.jpg             a portrait with a painted background, and two styles side by side
@@ -59,6 +60,7 @@ REFINE_PAIRS, REFINE_STEPS = (
   (("cat", "night"), ("palace", "wash"), ("flower", "mosaic"), ("astronaut", "woodblock")),
   (0, 1, 3, 10),
 )
+EVENNESS_PAIRS = (("palace", "mosaic"), ("palace", "night"), ("rocket", "facets"))
 COLOR_PAIRS = (("adaconv", "astronaut", "night"), ("adain", "coffee", "woodblock"))
 COLOR_SIZE = 320
 MIX_CONTENT, MIX_STYLES, MIX_STEPS = "palace", ("night", "mosaic", "ink", "woodblock"), 5
@@ -95,6 +97,7 @@ def main() -> None:
     "strength.jpg": lambda models: strength_rows(models["adaconv"]),
     "palette.jpg": lambda models: palette_rows(models["adaconv"]),
     "refined.jpg": lambda models: refined_rows(models["adaconv"]),
+    "evenness.jpg": lambda models: evenness_rows(models["adaconv"]),
     "colors.jpg": color_rows,
     "mix.jpg": lambda models: mix_square(models["adaconv"]),
     "regions.jpg": lambda models: region_row(models["adain"]),
@@ -191,6 +194,17 @@ def refined_rows(model: Stylizer) -> np.ndarray:
       for steps in REFINE_STEPS
     ]
     rows.append([style, content, *made])
+  return images.contact_sheet(rows)
+
+
+def evenness_rows(model: Stylizer) -> np.ndarray:
+  """Makes a row per pair: content, and the picture of the command without evenness and with it."""
+  look = {"model": model, "detail": 0.3, "palette": 0.6, "refine": 3}
+  rows = []
+  for pair in EVENNESS_PAIRS:
+    content, style = squares(*pair, COLOR_SIZE)
+    made = [adaconv_jax.stylize(content, style, evenness=even, **look) for even in (0, 1)]
+    rows.append([content, *map(np.asarray, made)])
   return images.contact_sheet(rows)
 
 
