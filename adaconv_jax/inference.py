@@ -592,8 +592,7 @@ def evened(
       strength *= over_axes(alpha, 4) if alpha.ndim < 2 else alpha
     guides = [jnp.broadcast_to(guide, (n, h, w, guide.shape[-1])) for guide in guides]
     beside = jnp.concatenate(guides, -1) if guides else None
-    made = even_out(to_float(pictures), to_float(contents), strength, extent, beside)
-    return from_float(made, pictures.dtype)
+    return even_out(pictures, contents, strength, extent, beside)
 
   return automatic(moved, pictures, contents, strength, masks, alpha, extent, seen)
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from adaconv_jax.ops.extent import Borders, Extent, resize_inside
+from adaconv_jax.ops.extent import Extent, resize_inside
 
 # Height and width of the map, and of its cells, which are compared each with each.
 MAP, CELLS = 192, 48
@@ -59,53 +59,93 @@ def even_out(
   whose color in the content is that of the plain place and 0 for others, so edges stay sharp.
 
   Args:
-    pictures: what was made of the contents, RGB `[n, h, w, 3]` in [0, 1].
-    content: the contents, of the same shape.
+    pictures: what was made of the contents, RGB `[n, h, w, 3]`, float in [0, 1] or uint8.
+    content: the contents, of the same shape, also float or uint8.
     evenness: 0 (`pictures` as they are) to 1, one number or what broadcasts to `[n, h, w, 1]`.
     extent: the valid region of both; None: all. What lies beyond has no influence on it.
     guides: in what else pixels must be alike, such as the masks of styles, `[n, h, w, m]` in
-      [0, 1].
+      [0, 1], boolean or uint8.
 
   Returns:
-    Like `pictures`, in [0, 1].
+    Like `pictures`, in [0, 1] if it is float.
   """
   n, h, w, _ = pictures.shape
   own = Extent(h, w) if extent is None else extent
   sides = tuple(jnp.asarray(side).astype(jnp.float32) for side in own)
-  keys = content / _ALIKE
-  if guides is not None:
-    keys = jnp.concatenate([keys, guides.astype(keys.dtype) / _APART], -1)
-  small, small_keys = (
-    resize_inside(x, own, MAP, MAP).astype(jnp.float32) for x in (pictures, keys)
-  )
-  maps = jax.vmap(_maps, (0, 0, None))(small, small_keys, sides)
-  maps = _enlarge(maps.astype(keys.dtype), 2, sides[1], w + 2, -1)
-  valid = Borders(extent, h).inside(keys)
-  keys = keys if valid is None else jnp.where(valid, keys, _NOWHERE)
-  keys = jnp.pad(keys, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=_NOWHERE)
-  strength = jnp.broadcast_to(jnp.asarray(evenness, pictures.dtype), (n, h, w, 1))
+  others = [content] if guides is None else [content, guides]
+  small, *small_keys = (_to_map(x, extent) for x in (pictures, *others))
+  maps = jax.vmap(_maps, (0, 0, None))(small, _keys(small_keys), sides)
+  dtype = _float(pictures[:1, :1, :1]).dtype
+  maps = _enlarge(maps.astype(dtype), 2, sides[1], w + 2, -1)
+  around = [jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))) for x in others]
+  strength = jnp.asarray(evenness, dtype)
+  strength = strength.reshape((1,) * (4 - strength.ndim) + strength.shape)
   block = min(h, max(_AT_ONCE // w, 1))
 
   def part(index: jax.Array | int, done: jax.Array) -> jax.Array:
     start = jnp.minimum(index * block, h - block)
-    given, weight = (
-      lax.dynamic_slice_in_dim(x, start, block, axis=1) for x in (pictures, strength)
+
+    def rows(x: jax.Array, count: int) -> jax.Array:
+      return lax.dynamic_slice_in_dim(x, start, count, axis=1)
+
+    keys = _keys([_float(rows(x, block + 2)).astype(dtype) for x in around])
+    keys = jnp.where(_inside(block + 2, w + 2, start, own), keys, _NOWHERE)
+    change, center, known = jnp.split(
+      _enlarge(maps, 1, sides[0], block + 2, start - 1), (3, maps.shape[-1] - 1), -1
     )
-    key = lax.dynamic_slice_in_dim(keys, start, block + 2, axis=1)
-    around = _enlarge(maps, 1, sides[0], block + 2, start - 1)
-    change, center, known = jnp.split(around, (3, maps.shape[-1] - 1), -1)
-    unlike = jnp.sum((key - center / (known + 1e-6)) ** 2, -1, keepdims=True)
+    unlike = jnp.sum((keys - center / (known + 1e-6)) ** 2, -1, keepdims=True)
     # Pixels of an edge have a color in between, and would be left as a seam.
     unlike = lax.reduce_window(unlike, np.inf, lax.min, (1, 3, 3, 1), (1, 1, 1, 1), "VALID")
     change, known = change[:, 1:-1, 1:-1], known[:, 1:-1, 1:-1]
     # Beside an edge, only a part of the map's pixels around knows what is plain there.
     sure = known / (known + 0.05) * jnp.exp(-unlike)
-    made = given + weight * (sure * change / (known + 1e-6)).astype(given.dtype)
-    return lax.dynamic_update_slice_in_dim(done, jnp.clip(made, 0, 1), start, axis=1)
+    weight = rows(strength, block) if strength.shape[1] == h else strength
+    made = _float(rows(done, block)) + weight * (sure * change / (known + 1e-6))
+    made = jnp.clip(made, 0, 1)
+    made = (jnp.round(made * 255) if done.dtype == jnp.uint8 else made).astype(done.dtype)
+    return lax.dynamic_update_slice_in_dim(done, made, start, axis=1)
 
   if block == h:
     return part(0, pictures)
-  return lax.fori_loop(0, -(-h // block), part, pictures)
+  # In order, and the last block again in part: what is done to a pixel must not be done twice.
+  last = lax.dynamic_slice_in_dim(pictures, h - block, block, axis=1)
+  done = lax.fori_loop(0, h // block, part, pictures)
+  if h % block:
+    done = part(h // block, lax.dynamic_update_slice_in_dim(done, last, h - block, axis=1))
+  return done
+
+
+def _float(x: jax.Array) -> jax.Array:
+  """Floats in [0, 1] of at least 32 bits, of whole numbers too."""
+  if x.dtype == jnp.uint8:
+    return x.astype(jnp.float32) / 255
+  long = jnp.issubdtype(x.dtype, jnp.floating) and x.dtype.itemsize >= 4
+  return x if long else x.astype(jnp.float32)
+
+
+def _to_map(x: jax.Array, extent: Extent | None) -> jax.Array:
+  """Resizes `[n, h, w, c]` to the map, float32."""
+  n, h, w, channels = x.shape
+  factor = min(h, w) // (4 * MAP)
+  if extent is None and factor > 1:  # means first, whose memory is small
+    x = x[:, : h // factor * factor, : w // factor * factor]
+    split = x.reshape(n, h // factor, factor, w // factor, factor, channels)
+    x = jnp.mean(_float(split).astype(jnp.float32), (2, 4))
+  inside = Extent(*x.shape[1:3]) if extent is None else extent
+  return resize_inside(_float(x), inside, MAP, MAP).astype(jnp.float32)
+
+
+def _keys(parts: list[jax.Array]) -> jax.Array:
+  """In which pixels must be alike, from the content and other guides, in units of likeness."""
+  content, *guides = parts
+  return jnp.concatenate([content / _ALIKE, *(guide / _APART for guide in guides)], -1)
+
+
+def _inside(rows: int, columns: int, start: jax.Array, own: Extent) -> jax.Array:
+  """Whether pixels are valid, `[1, rows, columns, 1]`, from a line before `start` and column 0."""
+  y = (jnp.arange(rows) + start - 1).reshape(1, rows, 1, 1)
+  x = (jnp.arange(columns) - 1).reshape(1, 1, columns, 1)
+  return (y >= 0) & (y < own.height) & (x >= 0) & (x < own.width)
 
 
 def _maps(pictures: jax.Array, keys: jax.Array, sides: Sides) -> jax.Array:

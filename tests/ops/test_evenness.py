@@ -113,6 +113,25 @@ def test_large_pictures_are_done_in_blocks_with_the_same_result(monkeypatch):
   np.testing.assert_allclose(made, expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, jnp.bfloat16])
+def test_other_types_are_kept(dtype):
+  painted, content = scene()
+  scale = 255 if dtype == np.uint8 else 1
+  given = jnp.round(painted * scale).astype(dtype) if scale > 1 else painted.astype(dtype)
+  made = even_out(given, content, 1.0)
+  assert made.dtype == dtype
+  expected = even_out(given.astype(jnp.float32) / scale, content, 1.0)
+  np.testing.assert_allclose(made.astype(jnp.float32) / scale, expected, atol=4e-3)
+
+
+@pytest.mark.slow
+def test_a_large_picture_looks_as_its_reduced_one():
+  painted, content = (jnp.repeat(jnp.repeat(x, 16, 1), 16, 2) for x in scene())
+  expected = jnp.repeat(jnp.repeat(even_out(*scene(), 1.0), 16, 1), 16, 2)
+  made = even_out(painted, content, 1.0)
+  assert np.abs(made - expected).mean() < 0.005
+
+
 @pytest.mark.parametrize("kind", ["plain", "structure"])
 def test_nothing_is_near_in_a_plain_picture_and_nothing_plain_in_structure(kind):
   rng = np.random.default_rng(2)
