@@ -190,7 +190,9 @@ def _far_colors(
   scale = jnp.stack([length.astype(keys.dtype) for length in sides]) / side / _BESIDE
   points = jnp.concatenate([keys, places.astype(keys.dtype) * scale.reshape(1, 1, 2)], -1)
   points, amounts = points.reshape(CELLS**2, -1), counted.reshape(1, -1)
-  apart = sum((jnp.subtract.outer(line, line) ** 2 for line in points.T), start=jnp.zeros((1, 1)))
+  apart = sum(
+    (jnp.subtract.outer(line, line) ** 2 for line in points.T), start=jnp.zeros((1, 1), keys.dtype)
+  )
   weights = jnp.exp(-apart) * amounts
   total = jnp.sum(weights, 1, keepdims=True)
   found = jnp.matmul(weights, colors.reshape(-1, 3), precision="highest") / (total + 1e-12)

@@ -65,3 +65,23 @@ def test_under_jit_and_grad(adain):
 def test_what_is_no_share_is_refused(adain, evenness):
   with pytest.raises(ValueError, match="^evenness: expected"):
     stylize(CONTENT, STYLE, model=adain, evenness=evenness)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  "option",
+  [
+    ("jax_numpy_dtype_promotion", "strict"),
+    ("jax_numpy_rank_promotion", "raise"),
+    ("jax_enable_x64", True),
+  ],
+)
+def test_under_other_settings_of_jax(adain, option):
+  name, value = option
+  expected, before = stylize(CONTENT, STYLE, model=adain, evenness=1), jax.config.values[name]
+  try:
+    jax.config.update(name, value)
+    made = stylize(CONTENT, STYLE, model=adain, evenness=1)
+  finally:
+    jax.config.update(name, before)
+  np.testing.assert_allclose(made, expected, atol=1e-4)
