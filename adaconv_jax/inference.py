@@ -580,19 +580,16 @@ def evened(
 
   def moved(pictures, contents, strength, masks, alpha, extent, seen):
     n, h, w, _ = pictures.shape
-    strength, guides = over_axes(strength, 4), []
+    guides = []
     if masks is not None:
       guides.append(jnp.moveaxis(to_float(masks), 1, -1))
     if seen is not None:
       guides.append(jnp.expand_dims(seen, -1))
     if alpha is not None and is_map(alpha):
-      alpha = alpha.reshape(-1, h, w, 1)
-      guides.append(alpha)
-    if alpha is not None:
-      strength *= over_axes(alpha, 4) if alpha.ndim < 2 else alpha
+      guides.append(alpha.reshape(-1, h, w, 1))
     guides = [jnp.broadcast_to(guide, (n, h, w, guide.shape[-1])) for guide in guides]
     beside = jnp.concatenate(guides, -1) if guides else None
-    return even_out(pictures, contents, strength, extent, beside)
+    return even_out(pictures, contents, _by_alpha(strength, alpha, h, w), extent, beside)
 
   return automatic(moved, pictures, contents, strength, masks, alpha, extent, seen)
 
@@ -671,9 +668,7 @@ def _in_palette(pictures, palettes, strength, weights, masks, alpha, extent, see
     if seen is not None:
       visible = jnp.expand_dims(seen, -1)
       inside = visible if inside is None else visible * inside
-    strength = over_axes(strength, 4)
-    if alpha is not None:
-      strength *= alpha.reshape(-1, h, w, 1) if is_map(alpha) else over_axes(alpha, 4)
+    strength = _by_alpha(strength, alpha, h, w)
     if masks is None:
       weighed = [weight * palette for weight, palette in zip(weights, palettes, strict=True)]
       mixed = functools.reduce(jnp.add, weighed)
@@ -688,6 +683,14 @@ def _in_palette(pictures, palettes, strength, weights, masks, alpha, extent, see
     return from_float(done, pictures.dtype)
 
   return automatic(moved, pictures, palettes, strength, weights, masks, alpha, extent, seen)
+
+
+def _by_alpha(strength: Any, alpha: jax.Array | None, height: int, width: int) -> Any:
+  """How far pictures of an alpha are changed, what broadcasts to `[n, h, w, 1]`."""
+  strength = over_axes(strength, 4)
+  if alpha is None:
+    return strength
+  return strength * (alpha.reshape(-1, height, width, 1) if is_map(alpha) else over_axes(alpha, 4))
 
 
 def in_render(color: str) -> str:

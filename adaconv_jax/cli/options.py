@@ -210,48 +210,46 @@ def add_model(parser: argparse.ArgumentParser, *, several: bool = False) -> None
 
 def add_alpha(parser: argparse.ArgumentParser) -> None:
   """Adds --alpha."""
-  parser.add_argument(
-    "--alpha",
-    type=in_range(float, 0, 1),
-    default=1.0,
-    metavar="A",
-    help="strength of the style, from 0 (the content itself) to 1; default: %(default)s",
-  )
+  _add_share(parser, "alpha", 1.0, "strength of the style, from 0 (the content itself) to 1")
 
 
 def add_detail(parser: argparse.ArgumentParser, default: float) -> None:
   """Adds --detail."""
-  parser.add_argument(
-    "--detail",
-    type=in_range(float, 0, 1),
-    default=default,
-    metavar="D",
-    help="how much of the content's fine structure (faces, lettering) replaces that of the model, "
-    "from 0 (the papers' result) to 1; default: %(default)s",
-  )
+  text = "how much of the content's fine structure (faces, lettering) replaces that of the model"
+  _add_share(parser, "detail", default, f"{text}, {_FROM_PAPERS}")
 
 
 def add_palette(parser: argparse.ArgumentParser, default: float | None, shown: str) -> None:
   """Adds --palette; `shown` is the default in words."""
-  parser.add_argument(
-    "--palette",
-    type=in_range(float, 0, 1),
-    default=default,
-    metavar="P",
-    help="how far the colors are moved to the style's own, from 0 (the papers' result) to 1; "
-    f"default: {shown}",
-  )
+  text = f"how far the colors are moved to the style's own, {_FROM_PAPERS}"
+  _add_share(parser, "palette", default, text, shown)
 
 
 def add_evenness(parser: argparse.ArgumentParser, default: float) -> None:
   """Adds --evenness."""
+  text = (
+    "how far skies and walls keep their color up to what stands before them, in place of a halo"
+  )
+  _add_share(parser, "evenness", default, f"{text}, {_FROM_PAPERS}")
+
+
+_FROM_PAPERS = "from 0 (the papers' result) to 1"
+
+
+def _add_share(
+  parser: argparse.ArgumentParser,
+  name: str,
+  default: float | None,
+  text: str,
+  shown: str = "%(default)s",
+) -> None:
+  """Adds an option from 0 to 1; `shown` is the default in words."""
   parser.add_argument(
-    "--evenness",
+    f"--{name}",
     type=in_range(float, 0, 1),
     default=default,
-    metavar="E",
-    help="how far skies and walls keep their color up to what stands before them, in place of a "
-    "halo, from 0 (the papers' result) to 1; default: %(default)s",
+    metavar=name[0].upper(),
+    help=f"{text}; default: {shown}",
   )
 
 

@@ -350,11 +350,12 @@ def _make(
     made = render_encoded(stylizer, content.code, code, *arguments)
   if compiled_after is not None:
     compiled_after.result()
+  where = _where(content)
   if (even := evenness_weight(look.evenness)) is not None:
-    made = evened(made, content.pictures, even, *_where(content))
+    made = evened(made, content.pictures, even, *where)
   if (strength := palette_weight(look.palette, look.color)) is not None:
     palettes = [style.palette.result() for style in styles if style.palette is not None]
-    made = in_palette(made, palettes, strength, look.weights, *_where(content))
+    made = in_palette(made, palettes, strength, look.weights, *where)
   stylized = np.asarray(made)[0] if content.code is None else out_of_bucket(content.code, made)
   save = functools.partial(images.save, image=stylized, quality=quality, alpha=content.opacity)
   with saved_in(output.parent, overwrite=overwrite) as put:
@@ -370,11 +371,11 @@ def _where(content: _Content) -> tuple[Any, ...]:
 
 def _compile_after(content: _Content, look: Look) -> None:
   """Compiles what is done to a picture once it is rendered."""
+  where = _where(content)
   if (even := evenness_weight(look.evenness)) is not None:
-    evened.prepare(content.pictures, content.pictures, even, *_where(content))
+    evened.prepare(content.pictures, content.pictures, even, *where)
   if (strength := palette_weight(look.palette, look.color)) is not None:
     count = len(look.together or (None,))
-    where = _where(content)
     compile_in_palette(content.pictures, count, strength, look.weights, *where)
 
 

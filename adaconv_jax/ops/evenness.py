@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from adaconv_jax.ops.adain import at_least_float32
 from adaconv_jax.ops.extent import Extent, resize_inside
 
 # Height and width of the map, and of its cells, which are compared each with each.
@@ -63,8 +64,8 @@ def even_out(
     content: the contents, of the same shape, also float or uint8.
     evenness: 0 (`pictures` as they are) to 1, one number or what broadcasts to `[n, h, w, 1]`.
     extent: the valid region of both; None: all. What lies beyond has no influence on it.
-    guides: in what else pixels must be alike, such as the masks of styles, `[n, h, w, m]` in
-      [0, 1], boolean or uint8.
+    guides: in what else pixels must be alike, such as the masks of styles, `[n, h, w, m]`, float
+      in [0, 1] or uint8.
 
   Returns:
     Like `pictures`, in [0, 1] if it is float.
@@ -100,27 +101,21 @@ def even_out(
     # Beside an edge, only a part of the map's pixels around knows what is plain there.
     sure = known / (known + 0.05) * jnp.exp(-unlike)
     weight = rows(strength, block) if strength.shape[1] == h else strength
-    made = _float(rows(done, block)) + weight * (sure * change / (known + 1e-6))
+    made = _float(rows(pictures, block)) + weight * (sure * change / (known + 1e-6))
     made = jnp.clip(made, 0, 1)
     made = (jnp.round(made * 255) if done.dtype == jnp.uint8 else made).astype(done.dtype)
     return lax.dynamic_update_slice_in_dim(done, made, start, axis=1)
 
   if block == h:
     return part(0, pictures)
-  # In order, and the last block again in part: what is done to a pixel must not be done twice.
-  last = lax.dynamic_slice_in_dim(pictures, h - block, block, axis=1)
-  done = lax.fori_loop(0, h // block, part, pictures)
-  if h % block:
-    done = part(h // block, lax.dynamic_update_slice_in_dim(done, last, h - block, axis=1))
-  return done
+  # The last block is moved up, so that it is whole; what it has in common with the one before it is
+  # the same.
+  return lax.fori_loop(0, -(-h // block), part, pictures)
 
 
 def _float(x: jax.Array) -> jax.Array:
   """Floats in [0, 1] of at least 32 bits, of whole numbers too."""
-  if x.dtype == jnp.uint8:
-    return x.astype(jnp.float32) / 255
-  long = jnp.issubdtype(x.dtype, jnp.floating) and x.dtype.itemsize >= 4
-  return x if long else x.astype(jnp.float32)
+  return x.astype(jnp.float32) / 255 if x.dtype == jnp.uint8 else at_least_float32(x)
 
 
 def _to_map(x: jax.Array, extent: Extent | None) -> jax.Array:

@@ -163,6 +163,7 @@ def test_without_detail_the_program_has_none(adain, monkeypatch):
     jax.eval_shape(lambda code: adain.refine(code, CONTENT, STYLE, 1, detail=0.5), code)
 
 
+@pytest.mark.slow
 def test_detail_may_differ_between_contents(adain):
   contents = np.stack([CONTENT, CONTENT**2])
   code = jax.tree.map(lambda x: np.repeat(x, 2, 0), adain.encode_style(STYLE))
