@@ -56,8 +56,9 @@ def test_a_video_becomes_what_stylize_frames_makes_with_its_sound(folder, capsys
   code, printed = run(capsys, "--crf", 4)
   assert code == 0
   assert "out.mp4: 8 frames, 48 x 32" in printed.out and "8/8" in printed.err
-  look = {"palette": command.PALETTE, "evenness": command.EVENNESS}
-  made = stylize_frames(open_video("in.mp4"), style(), model=adain, **look)
+  frames = open_video("in.mp4")
+  palette, evenness = command.PALETTE, command.EVENNESS
+  made = stylize_frames(frames, style(), model=adain, palette=palette, evenness=evenness)
   expected = np.stack(list(made))
   assert np.abs(pictures_of("out.mp4") - expected).mean() < 6  # 4:2:0 of noisy pictures
   assert stamps("out.mp4") == stamps("in.mp4")

@@ -47,7 +47,7 @@ def test_a_mask_of_ones_and_every_number_of_a_batch(adain):
   masks = np.ones((1, 48, 64))
   masked = stylize(CONTENT, [STYLE], model=adain, evenness=1, masks=masks)
   np.testing.assert_allclose(masked, made, atol=2e-3)
-  both = stylize(np.stack([CONTENT] * 2), STYLE, model=adain, evenness=[0.0, 1.0])
+  both = stylize(np.stack([CONTENT] * 2), STYLE, model=adain, evenness=np.array([0.0, 1.0]))
   np.testing.assert_allclose(both[0], stylize(CONTENT, STYLE, model=adain), atol=1e-3)
   np.testing.assert_allclose(both[1], made, atol=2e-3)
 
