@@ -86,6 +86,9 @@ def get_config() -> ConfigDict:
   # which are the style's; beside or in place of the content loss. After the reconstruction steps.
   # Not in the papers.
   config.loss.structure_weight = 0.0
+  # For colors of the output to be alike where the content's are, against halos and marks on plain
+  # surfaces; after the reconstruction steps. Not in the papers.
+  config.loss.evenness_weight = 0.0
 
   config.optimizer = ConfigDict()
   config.optimizer.learning_rate = 1e-4

@@ -97,6 +97,7 @@ RULES: Mapping[str, Rule] = {
   "loss.palette_weight": _WEIGHT,
   "loss.detail_weight": _number(0, 1e12, optional=True),
   "loss.structure_weight": _number(0, 1e12, optional=True),
+  "loss.evenness_weight": _number(0, 1e12, optional=True),
   "optimizer.learning_rate": _positive(1),
   "optimizer.warmup_steps": _count(0),
   "optimizer.decay": _choice("inverse_time", "cosine"),

@@ -57,6 +57,7 @@ def make_steps(
     palette=config.loss.palette_weight,
     detail=config.loss.get("detail_weight", 0.0),  # which older configs do not have
     structure=config.loss.get("structure_weight", 0.0),  # the same
+    evenness=config.loss.get("evenness_weight", 0.0),  # the same
   )
   reconstruct_step, transfer_step = (
     make_train_step(

@@ -15,6 +15,7 @@ from adaconv_jax.ops.losses import (
   checkerboard_loss,
   content_loss,
   detail_loss,
+  evenness_loss,
   layer_stats,
   palette,
   palette_loss,
@@ -46,6 +47,7 @@ class LossWeights:
     palette: weight of the palette loss after the reconstruction phase; 0 omits it.
     detail: weight of the detail loss after the reconstruction phase; 0 omits it.
     structure: weight of the structure loss of relu4_1, after the reconstruction phase; 0 omits it.
+    evenness: weight of the evenness loss after the reconstruction phase; 0 omits it.
   """
 
   content: float
@@ -58,6 +60,7 @@ class LossWeights:
   palette: float = 0.0
   detail: float = 0.0
   structure: float = 0.0
+  evenness: float = 0.0
 
 
 class StyleFeatures(NamedTuple):
@@ -224,6 +227,9 @@ def make_loss(
       if weights.structure:
         metrics["structure_loss"] = structure_loss(done.encoded, done.content)
         total = total + weights.structure * metrics["structure_loss"]
+      if weights.evenness:
+        metrics["evenness_loss"] = evenness_loss(done.output, content)
+        total = total + weights.evenness * metrics["evenness_loss"]
       if done.detail is not None:
         metrics["detail_loss"] = done.detail
         total = total + weights.detail * metrics["detail_loss"]

@@ -94,7 +94,7 @@ def test_reconstruction_loss_ignores_the_styles_and_adds_the_pixels():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-  "term", ["checkerboard", "self_similarity", "palette", "detail", "structure"]
+  "term", ["checkerboard", "self_similarity", "palette", "detail", "structure", "evenness"]
 )
 def test_further_losses_of_the_output_are_added_by_weight_but_not_while_reconstructing(term):
   stylizer, data = small_stylizer("adain"), batch()
@@ -117,6 +117,8 @@ def test_further_losses_of_the_output_are_added_by_weight_but_not_while_reconstr
     expected = losses.checkerboard_loss(output)
   elif term == "palette":
     expected = losses.palette_loss(losses.palette(output), losses.palette(style))
+  elif term == "evenness":
+    expected = losses.evenness_loss(output, content)
   else:
     maps: Any = stylizer.vgg.apply({"params": stylizer.vgg_params}, output, STYLE_LAYERS)
     expected = {
