@@ -6,6 +6,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "adaconv_jax"
 
@@ -136,6 +138,7 @@ print(sorted(name for name in sys.modules if name.startswith("adaconv_jax.traini
 """
 
 
+@pytest.mark.slow
 def test_a_shipped_model_stylizes_without_what_training_imports():
   done = subprocess.run(
     [sys.executable, "-c", STYLIZE], capture_output=True, text=True, cwd=ROOT, timeout=300

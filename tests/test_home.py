@@ -168,6 +168,7 @@ def test_in_the_model_and_the_vgg_weights_of_a_config(home, adain):
   assert start["name"] == "m"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   "vgg, message",
   [("vgg", "expected images in '~/empty'"), ("missing", "{home}/missing.safetensors")],

@@ -156,6 +156,7 @@ def test_adaconv_compiles_for_the_first_size_of_style_only(stylizers, monkeypatc
   stylize(CONTENT, picture(6, 21, 30), model=stylizers["adaconv"])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_compiler")
 def test_jit_and_vmap_give_what_separate_calls_give(adain):
   content, style = CONTENT[:, :9], picture(6, 10, 9)

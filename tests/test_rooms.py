@@ -174,6 +174,7 @@ def test_padding_changes_nothing_with_masks_and_matched_colors(adain):
   np.testing.assert_allclose(stylize(content, styles, **options), plain(content, styles), atol=2e-4)
 
 
+@pytest.mark.slow
 def test_batches_and_committed_arrays_are_padded_where_they_are(adain):
   device = jax.devices()[0]
   content = jax.device_put(picture(0, 2, 21, 37), device)

@@ -143,6 +143,7 @@ def test_heldout_losses_are_those_of_the_average_on_the_same_pairs(folder, unbro
       assert np.isclose(lines[-1][f"heldout_{name}"], value, rtol=1e-5) == same
 
 
+@pytest.mark.slow
 def test_report_that_a_killed_run_lacks_at_its_last_checkpoint_is_made_when_it_is_resumed(
   folder, unbroken, tmp_path, monkeypatch
 ):
@@ -238,6 +239,7 @@ def test_interrupted_and_resumed_run_equals_an_unbroken_one_bit_for_bit(
     assert value.tobytes() == resumed[name].tobytes(), name
 
 
+@pytest.mark.slow
 def test_sample_grids_and_loaded_models_use_the_average(folder, unbroken, monkeypatch):
   config, workdir, shown = small_config(folder), folder / "averaged", []
   config.num_steps = 1
@@ -357,6 +359,7 @@ def test_adaconv_with_skips_starts_from_an_adaconv_and_opens_the_gains(folder, t
   assert len(gains) == 6 and all(np.abs(value).max() > 0 for value in gains)
 
 
+@pytest.mark.slow
 def test_run_starts_from_a_trained_model_at_step_0_and_resumes_from_its_own_checkpoint(
   folder, unbroken
 ):

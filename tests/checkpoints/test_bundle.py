@@ -293,6 +293,7 @@ def test_a_workdir_without_a_part_says_which(stylizers, tmp_path):
     load_model(workdir)
 
 
+@pytest.mark.slow
 def test_a_workdir_uses_the_vgg_weights_of_its_training(stylizer, other_vgg16, tmp_path):
   vgg_file = tmp_path / "moved.safetensors"
   vgg_file.write_bytes(other_vgg16.read_bytes())

@@ -84,6 +84,7 @@ def test_a_shipped_model_misses_less_than_half_of_the_style_and_keeps_the_conten
   assert np.mean(likeness) > 0.2
 
 
+@pytest.mark.slow
 def test_stylize_needs_no_model():
   content, style = example("content", "cat", 64), example("style", "ink", 64)
   np.testing.assert_array_equal(

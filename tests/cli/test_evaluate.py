@@ -422,6 +422,7 @@ def test_without_any_usable_picture_nothing_is_written(folder, capsys):
   assert code == 1 and len(errors) == 2 and not list(Path("out").iterdir())
 
 
+@pytest.mark.slow
 def test_a_content_that_fails_with_one_model_counts_for_none(folder, capsys, monkeypatch):
   render_, calls = evaluator._render, []
 

@@ -68,6 +68,7 @@ def test_one_pair_becomes_the_file_that_stylize_makes(folder, capsys, adain):
   assert [path.name for path in Path("new").iterdir()] == ["out.png"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("output", ["out.png", "out/"])
 def test_an_output_that_another_process_makes_meanwhile_is_not_replaced(
   folder, capsys, monkeypatch, output
@@ -303,6 +304,7 @@ def test_what_a_file_hides_has_no_influence(folder):
   np.testing.assert_array_equal(pixels("out-a.png"), pixels("out-b.png"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("masked", [False, True])
 def test_colors_are_matched_to_what_is_seen_of_a_cutout(folder, monkeypatch, masked):
   colors = np.round(255 * picture(7, 24, 32) ** np.arange(1, 4)).astype(np.uint8)
@@ -416,6 +418,7 @@ def test_a_look_size_that_is_too_large_for_a_content_is_reported(folder, capsys)
   assert not Path("out.png").exists()
 
 
+@pytest.mark.slow
 def test_sizes_are_those_of_the_shorter_side(folder, monkeypatch):
   shapes = []
   encode = render_files.encode

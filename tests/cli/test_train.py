@@ -85,6 +85,7 @@ train.main(sys.argv[1:])
 """
 
 
+@pytest.mark.slow
 def test_a_config_of_the_repository_loads_from_any_folder_whatever_is_called_configs_there(
   tmp_path,
 ):

@@ -28,6 +28,7 @@ def test_it_is_done_to_the_picture_and_0_is_none(adain):
   np.testing.assert_allclose(made, expected, atol=2e-3)
 
 
+@pytest.mark.slow
 def test_alpha_0_is_the_content(adain):
   made = stylize(CONTENT, STYLE, model=adain, evenness=1, alpha=0)
   np.testing.assert_allclose(made, CONTENT, atol=1e-5)

@@ -114,6 +114,7 @@ def test_the_command_mixes_all_styles_in_every_output(adain, folder):
   assert np.abs(got - np.asarray(expected, int)).max() <= 1
 
 
+@pytest.mark.slow
 def test_the_same_style_may_be_in_a_mix_twice(adain, folder):
   given = ["--content", "c", "--style", "dots.png", "ink.png", "dots.png", "--detail=0"]
   mixed = [*given, "--palette=0", "--refine=0", "--mix", "0.2", "0.5", "0.3", "--output", "twice"]

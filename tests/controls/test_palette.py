@@ -45,6 +45,7 @@ def test_uint8_becomes_the_same_to_a_level(adain):
   assert np.abs(np.asarray(given, int) - np.round(255 * np.asarray(expected))).max() <= 6
 
 
+@pytest.mark.slow
 def test_an_alpha_map_limits_the_palette_to_where_there_is_style(adain):
   alpha = np.zeros((24, 32), np.float32)
   alpha[:, 16:] = 1
@@ -59,6 +60,7 @@ def test_a_mix_with_weight_1_has_the_first_palette(adain):
   np.testing.assert_allclose(mixed, first, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_every_region_gets_the_palette_of_its_style(adain):
   masks = np.zeros((2, 24, 32), np.float32)
   masks[0, :, :16] = masks[1, :, 16:] = 1
@@ -72,6 +74,7 @@ def test_every_region_gets_the_palette_of_its_style(adain):
   np.testing.assert_allclose(covered, CONTENT, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_under_jit_vmap_and_grad(adain):
   given = stylize(CONTENT, STYLE, model=adain, palette=0.5)
   function = lambda content, palette: stylize(content, STYLE, model=adain, palette=palette)  # noqa: E731

@@ -54,6 +54,7 @@ def test_outputs_come_closer_to_the_style():
   assert misses(shipped, refined, style) < 0.9 * misses(shipped, plain, style)
 
 
+@pytest.mark.slow
 def test_0_steps_are_what_it_is_without_it(adain):
   np.testing.assert_array_equal(
     stylize(CONTENT, STYLE, model=adain, refine=0), stylize(CONTENT, STYLE, model=adain)
@@ -100,6 +101,7 @@ def tiles(pictures, starts_y, starts_x):
   return np.concatenate(list(rows), 1)
 
 
+@pytest.mark.slow
 def test_a_sample_is_the_picture_or_a_tile_of_each_quarter():
   side = refinement.SIDE
   picture_of_the_size = picture(0, 1, side, side)

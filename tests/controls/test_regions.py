@@ -49,6 +49,7 @@ def test_a_map_of_alpha_goes_from_the_content_to_the_style_pixel_by_pixel(adain)
   assert np.abs(got - mixed).max() < 1.01
 
 
+@pytest.mark.slow
 def test_every_content_may_have_its_own_map(adain):
   contents, maps = np.stack([CONTENT, CONTENT]), np.stack([LEFT, 1 - LEFT])
   got = np.asarray(stylize(contents, FIRST, model=adain, alpha=maps))

@@ -129,12 +129,14 @@ def test_a_stroke_of_1_changes_nothing(adain):
     np.testing.assert_allclose(stylize(content, STYLE, model=adain, **options), plain, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_alpha_0_stays_the_photograph(adain):
   content, style = images.to_uint8(CONTENT), images.to_uint8(STYLE)
   got = stylize(content, style, model=adain, stroke=2, alpha=0)
   np.testing.assert_array_equal(got, content)
 
 
+@pytest.mark.slow
 def test_masks_keep_their_sharp_edges(adain):
   left = np.broadcast_to(np.arange(48) < 19, (32, 48))
   other = 1 - STYLE**3

@@ -152,6 +152,7 @@ def test_a_start_at_a_later_step_continues_the_unbroken_sequence(content, style,
   assert_same(take(13 - start_step, content, style, start_step=start_step), unbroken[start_step:])
 
 
+@pytest.mark.slow
 def test_a_run_can_continue_with_other_process_and_worker_counts(content, style):
   unbroken = take(6, content, style, batch_size=4)
   second = take(

@@ -249,6 +249,7 @@ def test_paper_that_stays_paper_has_no_marks_whatever_is_beside_it():
     assert got.rows < 0.1
 
 
+@pytest.mark.slow
 def test_marks_that_cannot_be_seen_do_not_repeat():
   assert artifacts.plain(PAPER + np.float32(2e-4) * grating(12), PAPER).rows < 0.1
 

@@ -96,6 +96,7 @@ def test_structure_of_a_face_looks_at_the_box_only():
   np.testing.assert_allclose(face_structure(other, image, BOX), 1, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_structure_of_a_face_equals_loops_over_windows():
   rng = np.random.default_rng(0)
   first, second = (rng.random((64, 64, 3)).astype(np.float32) for _ in range(2))

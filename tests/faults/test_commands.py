@@ -203,6 +203,7 @@ def test_printable_keeps_letters_and_escapes_what_commands_or_breaks(text, shown
   assert printable("a\nb\x1b", lines=True) == "a\nb\\x1b"
 
 
+@pytest.mark.slow
 @needs_any_bytes
 def test_stylizing_strange_names_works_twice_and_shows_none_of_their_codes(
   adain, monkeypatch, capfd

@@ -108,6 +108,7 @@ def test_folder_that_is_gone_is_an_error(folder):
     take(1, *images, max_broken_share=1.0)
 
 
+@pytest.mark.slow
 def test_dead_worker_is_an_error_and_no_hang(folder):
   images = images_in(folder, "content"), images_in(folder, "style")
   with batches_of(*images, num_workers=1) as batches:

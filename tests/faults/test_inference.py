@@ -44,6 +44,7 @@ def stylizers():
 # Odd sizes.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(16, 23), *map(slow, [(63, 57), (17, 40), (31, 16)])])
 def test_a_picture_in_its_own_style_and_what_that_loses_are_the_picture(stylizers, size):
   content, stylizer = picture(0, *size), stylizers["adain"]
@@ -91,6 +92,7 @@ def strict_ranks():
   jax.config.update("jax_numpy_rank_promotion", before)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("strict_ranks")
 @pytest.mark.parametrize("transform", FAST)
 @pytest.mark.parametrize("alpha", [slow(1.0), 0.7])
@@ -113,6 +115,7 @@ def test_neither_does_a_picture_in_a_bucket(stylizers, transform):
   assert render_encoded(stylizer, content, code, half, half).shape == batch.shape
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("strict_ranks")
 def test_neither_do_the_operations_and_their_gradients():
   x, kernel, bias = picture(0, 2, 16, 16), np.ones((3, 3, 3, 4), np.float32), np.ones(4, np.float32)
@@ -131,6 +134,7 @@ def test_neither_do_the_operations_and_their_gradients():
 # Transfers.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("transform", FAST)
 def test_a_transfer_guard_lets_through_what_stylize_does(stylizers, transform):
   arrays = [jax.device_put(picture(i, 16, 24)) for i in (0, 1)]
@@ -202,6 +206,7 @@ def test_a_transfer_guard_lets_through_gradients_within_jit(stylizers):
   np.testing.assert_array_equal(got, expected)
 
 
+@pytest.mark.slow
 def test_a_transfer_guard_lets_through_the_loading_of_a_model(stylizers, tmp_path):
   save_bundle(stylizers["adain"], tmp_path / "m.safetensors")
   content = jax.device_put(picture(0, 16, 24))
@@ -361,6 +366,7 @@ def test_what_is_no_name_of_a_model_is_refused_by_its_type(model):
     load_model(model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [jnp.uint8, slow(jnp.float16), slow(jnp.bfloat16)])
 def test_nothing_relies_on_the_promotion_of_types(stylizers, dtype):
   content = jnp.asarray(255 * picture(0, 16, 24)).astype(jnp.uint8)

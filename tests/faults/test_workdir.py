@@ -82,6 +82,7 @@ def test_damaged_newest_checkpoint_is_set_aside_and_written_anew(folder, workdir
     assert value.tobytes() == expected[name].tobytes(), name
 
 
+@pytest.mark.slow
 def test_command_that_reads_a_damaged_checkpoint_says_so_in_one_line(tmp_path):
   stylizers = [small_stylizer("adain", seed) for seed in (0, 1)]
   workdir = make_workdir(tmp_path / "run", stylizers)
@@ -120,6 +121,7 @@ with locked(Path(sys.argv[1])):
 """
 
 
+@pytest.mark.slow
 def test_second_run_is_refused_with_the_first_ones_process_and_a_killed_run_leaves_no_lock(
   folder, workdir
 ):
@@ -258,6 +260,7 @@ def flatten(tree: dict, prefix: str = "") -> list[str]:
   return names
 
 
+@pytest.mark.slow
 def test_zero_turns_every_period_off(folder, tmp_path):
   config = reconstruction_config(folder, 2)
   for name in RULES:
@@ -324,6 +327,7 @@ def test_deleted_checkpoints_are_an_error_and_never_a_fresh_start(folder, workdi
       loop.train_and_evaluate(reconstruction_config(folder, 3), workdir)
 
 
+@pytest.mark.slow
 def test_run_that_was_killed_before_its_first_checkpoint_starts_over(folder, workdir):
   shutil.rmtree(workdir / "checkpoints")
   (workdir / "checkpoints").mkdir()
@@ -348,6 +352,7 @@ def flip_a_bit_of(path: Path) -> None:
   path.write_bytes(data)
 
 
+@pytest.mark.slow
 def test_log_names_the_folder_that_is_used(folder, workdir, tmp_path, caplog):
   images = Path(shutil.copytree(folder / "style", tmp_path / "moved"))
   config = reconstruction_config(folder, 3)
@@ -373,6 +378,7 @@ def test_changed_optimizer_is_one_readable_line(tmp_path):
       assert len(str(error)) < 600 and "\n" not in str(error)
 
 
+@pytest.mark.slow
 def test_settings_of_a_newer_version_are_no_changes_and_older_workdirs_go_on(
   folder, workdir, caplog
 ):

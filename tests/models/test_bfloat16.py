@@ -67,6 +67,7 @@ def test_bfloat16_stays_near_float32_and_gives_float32(transform):
   assert distance(grads16, grads) < 2 * distance(gradient(*rounded)[1], grads)
 
 
+@pytest.mark.slow
 def test_features_are_bfloat16_and_their_statistics_float32():
   stylizer = small_stylizer("adain")
   vgg = VGG("vgg16", "zero", "bfloat16")

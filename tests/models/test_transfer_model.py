@@ -87,6 +87,7 @@ def test_a_third_transform_needs_no_change_elsewhere(shift):
     np.testing.assert_allclose(got, expected, atol=2e-5)
 
 
+@pytest.mark.slow
 def test_a_third_transform_is_rendered_in_buckets(shift):
   content, style = picture(2, 17, 22), picture(3, 18, 25)
   (batch, extent), (styles, style_extent) = (

@@ -101,6 +101,7 @@ def test_weights_may_be_any():
     np.testing.assert_allclose(ours, theirs, atol=3e-4)
 
 
+@pytest.mark.slow
 def test_gradients_are_finite_for_gray_and_flat_pictures():
   gray = jnp.broadcast_to(noise(11, 8, 8)[..., :1], (8, 8, 3))
   weights = noise(12, 8, 8)

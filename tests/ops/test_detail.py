@@ -116,6 +116,7 @@ def test_the_smallest_pictures_are_no_trouble(size):
   assert np.isfinite(got).all()
 
 
+@pytest.mark.slow
 def test_gradients_are_those_of_small_steps_and_finite_on_flat_pictures():
   with jax.enable_x64(True):  # float32 would round the sums
     check_gradients(noise(2, 1, 40, 30).astype(float))

@@ -113,6 +113,7 @@ def test_large_pictures_are_done_in_blocks_with_the_same_result(monkeypatch):
   np.testing.assert_allclose(made, expected, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [np.uint8, jnp.bfloat16])
 def test_other_types_are_kept(dtype):
   painted, content = scene()

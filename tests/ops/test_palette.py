@@ -51,6 +51,7 @@ def test_strength_is_the_share_of_the_way_and_zero_is_the_picture():
   np.testing.assert_array_equal(half[1], ours[1])
 
 
+@pytest.mark.slow
 def test_pixels_without_a_weight_have_no_influence():
   ours, palette = colors(6), measure_palette(colors(7))
   where = jnp.zeros((1, 48, 56, 1)).at[:, :32, :40].set(1)
@@ -88,6 +89,7 @@ def test_a_large_picture_is_moved_in_parts_as_a_small_one(monkeypatch):
   np.testing.assert_allclose(match_palette(ours, palette), whole, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_it_can_be_mapped_and_differentiated():
   ours, theirs = colors(13, n=2, h=16, w=16), colors(14, n=2, h=16, w=16)
   batch = match_palette(ours, measure_palette(theirs))

@@ -182,6 +182,7 @@ def test_step_moves_all_parameters_ramps_the_style_weight_and_compiles_once(capl
   )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", [adain, adaconv])
 def test_published_configs_state_xla_s_number_of_operations(config):
   settings = config.get_config()

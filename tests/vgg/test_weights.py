@@ -54,6 +54,7 @@ def test_vgg16_comes_with_the_package_and_says_whose_it_is(cache):
     assert np.abs(tensor).max() < 1000 and (tensor == 0).mean() < 1e-3, name
 
 
+@pytest.mark.slow
 def test_packaged_activations_average_one_on_photographs():
   photographs = Path(__file__).parents[2] / "examples" / "content"
   params, _ = vgg_weights.load("vgg16")

@@ -297,6 +297,7 @@ def test_a_color_is_moved_alike_in_all_frames_of_a_shot(adain):
   assert shot < 0.3 * alone, (shot, alone)
 
 
+@pytest.mark.slow
 def test_frames_by_themselves_get_the_palette_that_stylize_gives_them(adain):
   frames = pictures(3)
   made = stylize_frames(
@@ -307,6 +308,7 @@ def test_frames_by_themselves_get_the_palette_that_stylize_gives_them(adain):
   np.testing.assert_allclose(np.stack(list(made)), expected, atol=2e-3)
 
 
+@pytest.mark.slow
 def test_a_stream_gets_the_palette_and_follows_slowly(adain):
   dark, light = pictures(1)[0] * 0.5, pictures(1)[0] * 0.55
   options: Any = {"model": adain, "blending": 0, "palette": 1.0}
@@ -347,6 +349,7 @@ def test_samples_of_a_shot_are_few_and_spread_evenly(count):
   assert count - found[-1] <= max(np.diff(found), default=1)
 
 
+@pytest.mark.slow
 def test_a_code_is_refined_for_frames_from_all_of_the_video(adain):
   frames = np.concatenate([pictures(5), pictures(5, 3) ** 2])
   given = list(stylize_frames(frames, STYLE, model=adain, statistics="frame", blending=0, refine=2))
