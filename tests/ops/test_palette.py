@@ -65,7 +65,7 @@ def test_pixels_without_a_weight_have_no_influence():
   )
 
 
-@pytest.mark.parametrize("value", [0.0, 0.4, 1.0])
+@pytest.mark.parametrize("value", [0.0, pytest.param(0.4, marks=pytest.mark.slow), 1.0])
 def test_a_plain_picture_stays_plain_and_finite(value):
   plain = jnp.full((1, 16, 20, 3), value)
   given = np.asarray(match_palette(plain, measure_palette(colors(8))))
