@@ -90,7 +90,7 @@ def stylize(
   one level). `keep_compiled` keeps the programs for the next process.
 
       from adaconv_jax import stylize
-      stylized = stylize(content, style)  # with the AdaConv that comes with the package
+      stylized = stylize(content, style)  # with adaconv_plus
 
   Args:
     content: RGB `[h, w, 3]` or `[n, h, w, 3]`, float in [0, 1] or uint8, any size.

@@ -5,10 +5,10 @@
     python docs/make_pictures.py --finetuned WORKDIR=PAINTING ...
 
 stylized.jpg            README's rows: photograph, painting, and what each model makes of them
-strength.jpg            AdaConv's pictures with more and more detail, and with more and more alpha
-palette.jpg             paintings, photographs, and AdaConv's pictures with more and more palette
-refined.jpg             paintings, photographs, and AdaConv's pictures after more and more steps
-evenness.jpg            photographs, and AdaConv's pictures with halos and without
+strength.jpg            pictures with more and more detail, and with more and more alpha
+palette.jpg             paintings, photographs, and pictures with more and more palette
+refined.jpg             paintings, photographs, and pictures after more and more steps
+evenness.jpg            photographs, and pictures with halos and without
 colors.jpg              the content's colors kept: not at all, by luminance, by matched styles
 mix.jpg                 four styles in the corners, and 5 x 5 mixes between them
 regions.jpg             a portrait with a painted background, and two styles side by side
@@ -36,7 +36,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 import adaconv_jax
 from adaconv_jax import images, load_model
-from adaconv_jax.checkpoints.load import shipped_models
+from adaconv_jax.checkpoints.load import DEFAULT_MODEL, shipped_models
 from adaconv_jax.models.stylizer import Stylizer
 from adaconv_jax.video import stylize_frames
 
@@ -61,7 +61,7 @@ REFINE_PAIRS, REFINE_STEPS = (
   (0, 1, 3, 10),
 )
 EVENNESS_PAIRS = (("palace", "mosaic"), ("palace", "night"), ("rocket", "facets"))
-COLOR_PAIRS = (("adaconv", "astronaut", "night"), ("adain", "coffee", "woodblock"))
+COLOR_PAIRS = ((DEFAULT_MODEL, "astronaut", "night"), ("adain", "coffee", "woodblock"))
 COLOR_SIZE = 320
 MIX_CONTENT, MIX_STYLES, MIX_STEPS = "palace", ("night", "mosaic", "ink", "woodblock"), 5
 MIX_SIZE = 160
@@ -74,10 +74,10 @@ PERSON = (
   (198, 104), (200, 118), (207, 134), (214, 150), (222, 166), (228, 182), (248, 200), (262, 224),
   (271, 262), (300, 257), (330, 264), (356, 284), (374, 314), (382, 345), (384, 384),
 )  # fmt: skip
-STROKE_PAIRS = (("adaconv", "palace", "night"), ("adain", "cat", "facets"))
+STROKE_PAIRS = ((DEFAULT_MODEL, "palace", "night"), ("adain", "cat", "facets"))
 STROKE_SIZE, STROKES = 400, (1, 2, 3)
 # The whole photograph, the preview, and the square of the print that is shown, in pixels.
-PREVIEW_PAIRS = (("adaconv", "palace", "night"), ("adain", "astronaut", "woodblock"))
+PREVIEW_PAIRS = ((DEFAULT_MODEL, "palace", "night"), ("adain", "astronaut", "woodblock"))
 PREVIEW_PRINT, PREVIEW_LOOK, PREVIEW_SHOWN = 400, 160, 200
 FINETUNED_CONTENTS, FINETUNED_SIZE = ("palace", "cat", "astronaut", "flower"), 256
 SIZE = 256  # of the squares in the sheets
@@ -94,12 +94,12 @@ def main() -> None:
   makers = {
     "video.jpg": lambda models: video(models["adain"]),
     "stylized.jpg": readme_rows,
-    "strength.jpg": lambda models: strength_rows(models["adaconv"]),
-    "palette.jpg": lambda models: palette_rows(models["adaconv"]),
-    "refined.jpg": lambda models: refined_rows(models["adaconv"]),
-    "evenness.jpg": lambda models: evenness_rows(models["adaconv"]),
+    "strength.jpg": lambda models: strength_rows(models[DEFAULT_MODEL]),
+    "palette.jpg": lambda models: palette_rows(models[DEFAULT_MODEL]),
+    "refined.jpg": lambda models: refined_rows(models[DEFAULT_MODEL]),
+    "evenness.jpg": lambda models: evenness_rows(models[DEFAULT_MODEL]),
     "colors.jpg": color_rows,
-    "mix.jpg": lambda models: mix_square(models["adaconv"]),
+    "mix.jpg": lambda models: mix_square(models[DEFAULT_MODEL]),
     "regions.jpg": lambda models: region_row(models["adain"]),
     "strokes.jpg": stroke_rows,
     "preview.jpg": preview_rows,

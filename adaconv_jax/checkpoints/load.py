@@ -28,8 +28,8 @@ from adaconv_jax.models.transfer_model import Params, TransferModel
 from adaconv_jax.vgg import weights as vgg_files
 from adaconv_jax.vgg.network import VGG, VGGParams
 
-# The model that is used if none is named.
-DEFAULT_MODEL = "adaconv"
+# The model that is used if none is named: the one with the best faces and skies.
+DEFAULT_MODEL = "adaconv_plus"
 
 
 def load_model(model: str | Path, *, vgg_weights: str | Path | None = None) -> Stylizer:

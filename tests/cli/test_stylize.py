@@ -561,7 +561,7 @@ def test_the_model_and_its_vgg_weights_are_those_that_are_named(folder, adain, m
   arguments = ["--content", "c/cat.png", "--style", "s/ink.png", "--output"]
   assert main([*arguments, "1.png"]) == 0
   assert main([*arguments, "2.png", "--model", "runs/a", "--vgg-weights", "v"]) == 0
-  assert asked == [("adaconv", None), ("runs/a", "v")]
+  assert asked == [("adaconv_plus", None), ("runs/a", "v")]
 
 
 def test_help_describes_the_names_of_outputs_and_the_exit_codes(capsys):
