@@ -255,8 +255,8 @@ def evenness_loss(images: jax.Array, contents: jax.Array) -> jax.Array:
       mean of a(p, q) |g(p) - g(q)|^2 / (Var(g) + 0.03),   a(p, q) = exp(-|c(p) - c(q)|^2 / 0.04^2)
 
   over pairs of places p and q that are 4, 8, 16, 32 or 64 pixels apart in a row or a column, of
-  colors averaged over 4 x 4 pixels; strokes finer than that are free. Where a sky is plain, dashes cost
-  something, and so does a halo around what stands before it. Less contrast hardly costs less,
+  colors averaged over 4 x 4 pixels; strokes finer than that are free. Where a sky is plain, dashes
+  cost something, and so does a halo around what stands before it. Less contrast hardly costs less,
   because of the variance. Not in AdaIN's and AdaConv's papers.
 
   Args:
