@@ -1,4 +1,7 @@
-"""Row 8: whole processes of `infer.py`, from their start to the written picture."""
+"""Row 8: whole processes of `infer.py`, from their start to the written picture.
+
+Of the published networks with random weights, and of the shipped model that is the default.
+"""
 
 import statistics
 import sys
@@ -8,6 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 from adaconv_jax import save_bundle
+from adaconv_jax.checkpoints.load import DEFAULT_MODEL
 from adaconv_jax.cli.stylize import REFINE
 from benchmarks.inputs import pictures, random_stylizer
 from benchmarks.memory import Watched, watch
@@ -28,7 +32,7 @@ def lines(rounds: int, *, quick: bool, memory: bool) -> list[Line]:
   """
   found = []
   with tempfile.TemporaryDirectory() as folder:
-    for transform in ("adain",) if quick else ("adain", "adaconv"):
+    for transform in ("adain",) if quick else ("adain", "adaconv", DEFAULT_MODEL):
       found += [_start(Path(folder), transform, rounds, refine) for refine in (REFINE, 0)]
       if memory and not quick:
         found.append(_large(Path(folder), transform))
@@ -37,8 +41,8 @@ def lines(rounds: int, *, quick: bool, memory: bool) -> list[Line]:
 
 def _command(folder: Path, transform: str, size: int) -> list[str]:
   """Writes model and pictures, and returns the command line."""
-  model = folder / f"{transform}.safetensors"
-  if not model.exists():
+  model = DEFAULT_MODEL if transform == DEFAULT_MODEL else folder / f"{transform}.safetensors"
+  if isinstance(model, Path) and not model.exists():
     save_bundle(random_stylizer(transform), model)
   command = [sys.executable, "infer.py", "--model", str(model), "--overwrite"]
   for role, side in (("content", size), ("style", 512)):

@@ -167,5 +167,5 @@ def video_case(transform: str, count: int, size: int, *, target: float) -> Case:
 
 
 def label(transform: str) -> str:
-  """The paper's spelling."""
-  return {"adain": "AdaIN", "adaconv": "AdaConv"}[transform]
+  """The papers' spelling; of a model that is in none, its name."""
+  return {"adain": "AdaIN", "adaconv": "AdaConv"}.get(transform, transform)
