@@ -4,7 +4,7 @@
     python docs/make_pictures.py [--only FILE] [--losses NAME=WORKDIR]
     python docs/make_pictures.py --finetuned WORKDIR=PAINTING ...
 
-stylized.jpg            README's rows: photograph, painting, and what each model makes of them
+stylized.jpg            README's rows: photograph, painting, and the command's picture by each model
 strength.jpg            pictures with more and more detail, and with more and more alpha
 palette.jpg             paintings, photographs, and pictures with more and more palette
 refined.jpg             paintings, photographs, and pictures after more and more steps
@@ -27,6 +27,7 @@ import csv
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import matplotlib as mpl
@@ -37,6 +38,7 @@ from PIL import Image, ImageDraw, ImageFilter
 import adaconv_jax
 from adaconv_jax import images, load_model
 from adaconv_jax.checkpoints.load import DEFAULT_MODEL, shipped_models
+from adaconv_jax.cli.stylize import DETAIL, EVENNESS, PALETTE, REFINE
 from adaconv_jax.models.stylizer import Stylizer
 from adaconv_jax.video import stylize_frames
 
@@ -48,6 +50,13 @@ README_PAIRS = (
   ("coffee", "glass"),
   ("flower", "facets"),
 )
+# What `adaconv stylize` takes by default.
+LOOK: dict[str, Any] = {
+  "detail": DETAIL,
+  "palette": PALETTE,
+  "evenness": EVENNESS,
+  "refine": REFINE,
+}
 SHEET_CONTENTS = ("astronaut", "palace", "cat", "coffee", "rocket")
 SHEET_STYLES = ("night", "woodblock", "mosaic", "ink", "glass", "wash", "facets")
 DETAIL_PAIR, DETAILS = ("astronaut", "facets"), (0.0, 0.3, 0.6, 1.0)
@@ -136,14 +145,14 @@ def stylize(model: Stylizer, contents: np.ndarray, style: np.ndarray) -> jax.Arr
 
 
 def readme_rows(models: dict[str, Stylizer]) -> np.ndarray:
-  """Makes one column per pair: content, style, and each model's result below them."""
+  """Makes one column per pair: content, style, and what the command makes by each model."""
   pairs = [
     (square("content", content, README_SIZE), square("style", style, README_SIZE))
     for content, style in README_PAIRS
   ]
   made = [
     [
-      np.asarray(adaconv_jax.stylize(content, style, model=model, refine=REFINE_STEPS[-1]))
+      np.asarray(adaconv_jax.stylize(content, style, model=model, **LOOK))
       for content, style in pairs
     ]
     for model in models.values()
@@ -199,11 +208,11 @@ def refined_rows(model: Stylizer) -> np.ndarray:
 
 def evenness_rows(model: Stylizer) -> np.ndarray:
   """Makes a row per pair: content, and the picture of the command without evenness and with it."""
-  look = {"model": model, "detail": 0.3, "palette": 0.6, "refine": 3}
   rows = []
   for pair in EVENNESS_PAIRS:
     content, style = squares(*pair, COLOR_SIZE)
-    made = [adaconv_jax.stylize(content, style, evenness=even, **look) for even in (0, 1)]
+    looks = [LOOK | {"evenness": even} for even in (0, 1)]
+    made = [adaconv_jax.stylize(content, style, model=model, **look) for look in looks]
     rows.append([content, *map(np.asarray, made)])
   return images.contact_sheet(rows)
 
