@@ -29,7 +29,7 @@ import jax
 import numpy as np
 from scipy import ndimage
 
-from adaconv_jax import images, load_model, stylize
+from adaconv_jax import images, load_model, shipped_models, stylize
 from adaconv_jax.models.stylizer import Stylizer
 from adaconv_jax.ops.losses import style_loss
 from adaconv_jax.vgg.network import STYLE_LAYERS
@@ -38,7 +38,7 @@ from benchmarks.clips import Clip, make_clips
 from benchmarks.inputs import ROOT
 from benchmarks.report import markdown
 
-MODELS = ("adain", "adaconv")
+MODELS = shipped_models()
 STYLES = ("night", "woodblock")
 ALONE = "alone"
 METHODS: dict[str, dict[str, Any]] = {
