@@ -50,7 +50,7 @@ _LAYERS = tuple(dict.fromkeys((*_STYLE_LAYERS, *DETAIL_LAYERS, ENCODER_LAYER)))
 # The terms of the loss that adaconv_plus was trained with. More weight on the style leads to a
 # style loss that a viewer does not see, and costs faces.
 _STYLE, _SELF_SIMILARITY, _PALETTE, _DETAIL = 8.0, 100.0, 300.0, 20.0
-# And one more: without it, skies get a halo around what stands before them.
+# Without this one, skies get a halo around what stands before them.
 _EVENNESS = 250.0
 # Adam's, for few steps.
 _RATE, _BETA1, _BETA2 = 0.04, 0.8, 0.95
