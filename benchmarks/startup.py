@@ -41,10 +41,13 @@ def lines(rounds: int, *, quick: bool, memory: bool) -> list[Line]:
 
 def _command(folder: Path, transform: str, size: int) -> list[str]:
   """Writes model and pictures, and returns the command line."""
-  model = DEFAULT_MODEL if transform == DEFAULT_MODEL else folder / f"{transform}.safetensors"
-  if isinstance(model, Path) and not model.exists():
-    save_bundle(random_stylizer(transform), model)
-  command = [sys.executable, "infer.py", "--model", str(model), "--overwrite"]
+  model = transform
+  if transform != DEFAULT_MODEL:
+    file = folder / f"{transform}.safetensors"
+    if not file.exists():
+      save_bundle(random_stylizer(transform), file)
+    model = str(file)
+  command = [sys.executable, "infer.py", "--model", model, "--overwrite"]
   for role, side in (("content", size), ("style", 512)):
     path = folder / f"{role}-{side}.png"
     if not path.exists():
