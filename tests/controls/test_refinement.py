@@ -148,7 +148,7 @@ def test_codes_allow_for_the_detail_that_pictures_get():
   assert missed(with_it) < 0.85 * missed(without)
   pictures = (
     model.stylize(content, with_it, detail=0.5),
-    stylize(content, style, detail=0.5, refine=4),
+    stylize(content, style, model=model, detail=0.5, refine=4),
   )
   assert np.abs(pictures[0] - pictures[1]).mean() < 0.01
 
