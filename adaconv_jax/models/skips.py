@@ -55,6 +55,13 @@ class Skips(NamedTuple):
     rows = 2 * STRIDE >> scale  # of the picture, for one of the input, which the scale doubles
     return math.ceil(self._pixels(scale) / rows)
 
+  def row_bytes(self, scale: int) -> int:
+    """Bytes of the largest map that making a skip takes, for a row of the scale's input."""
+    if not self.source(scale) or not self._from_pictures:
+      return 0
+    n, _, w, _ = self.sources[0].shape
+    return n * image_bytes(2 * STRIDE >> scale, w)
+
   def stats(
     self, scale: int, borders: Borders, region: jax.Array | None = None
   ) -> ChannelStats | None:

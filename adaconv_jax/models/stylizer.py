@@ -808,7 +808,8 @@ class Stylizer:
       beside = skips.source(scale)
       if prepare is not None and scale == 0:
         decode = lambda rows, first=prepare, second=decode: second(first(rows))  # noqa: E731
-      sizes = {"reach": self._reach(scale, skips), "row_bytes": _row_bytes(scale, features)}
+      row_bytes = max(_row_bytes(scale, features), skips.row_bytes(scale))
+      sizes = {"reach": self._reach(scale, skips), "row_bytes": row_bytes}
       grow = Fraction(2 if scale else 1)
       plain = borders is UNPADDED and regions is None and measured is None
       if plain and scale == last - 1 and too_large(_output_bytes(scale, features)):

@@ -1,6 +1,7 @@
 """Strips give what the whole image gives."""
 
 import functools
+from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any, cast
 
@@ -198,6 +199,31 @@ def test_a_picture_whose_largest_maps_are_not_kept_is_the_same(transform, monkey
   # The input of the last scale, 64 channels at half the size, is nowhere whole.
   assert "tensor<1x168x12x64xf32>" not in program.as_text()
   assert "tensor<1x84x6x128xf32>" in program.as_text()
+
+
+@pytest.mark.parametrize("transform", ["adain", "adaconv", "adaconv_plus"])
+def test_no_map_of_a_large_picture_s_pixels_is_larger_than_a_strip(transform):
+  """Memory is what a command has for each strip, whether VGG or the decoder fills it."""
+  side = 8192
+  content = jax.ShapeDtypeStruct((1, side, side, 3), np.uint8)
+  stylizer = small_stylizer(transform)
+  program = jax.make_jaxpr(Stylizer.stylize)(stylizer, content, stylizer.code_shapes())
+  rows = [
+    shape[1] for shape in shapes_in(program.jaxpr) if shape[0] == 1 and shape[2:] == (side, 64)
+  ]
+  own = tiling.STRIP_BYTES // tiling.image_bytes(1, side)
+  # As many again for what the rows of a strip depend on beyond its borders.
+  assert rows and max(rows) <= 2 * own
+
+
+def shapes_in(program: Any) -> Iterator[tuple[int, ...]]:
+  """The shapes of all 4-dimensional arrays that a program makes, in loops and calls too."""
+  for equation in program.eqns:
+    yield from (out.aval.shape for out in equation.outvars if len(out.aval.shape) == 4)
+    for value in jax.tree.leaves(list(equation.params.values())):
+      inner = getattr(value, "jaxpr", value)
+      if hasattr(inner, "eqns"):
+        yield from shapes_in(inner)
 
 
 @pytest.mark.parametrize("transform", ["adain", "adaconv", "adaconv_plus"])
