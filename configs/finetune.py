@@ -1,27 +1,30 @@
-"""The shipped AdaConv, fine-tuned on ten or more pictures of your own, in minutes on a laptop.
+"""The shipped adaconv_plus, fine-tuned on ten or more pictures of your own, in minutes on a laptop.
 
     adaconv train --config finetune --workdir runs/mine --config.data.style=PAINTINGS
 
 Contents are the example photographs unless `--config.data.content=PHOTOS` names others; a hundred
 or more are better. Look at `runs/mine/samples`. More steps (`--config.num_steps=1500`) bring the
 model closer to your styles and further from all others. `--config.init_from` may name another
-AdaConv; `--config.model` must then describe it.
+model; `--config.model` must then describe it, as `--config.model.transform=adaconv` does for the
+shipped AdaConv.
 """
 
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from adaconv_jax.configs import EXAMPLES, pretrained_adaconv
+from adaconv_jax.configs import EXAMPLES, adaconv_plus
 
 
 def get_config() -> ConfigDict:
-  """Returns the shipped AdaConv's config for a short run that starts from the shipped model."""
-  config: Any = pretrained_adaconv.get_config().unlock()
-  config.init_from = "adaconv"
+  """Returns adaconv_plus's config for a short run that starts from the shipped model."""
+  config: Any = adaconv_plus.get_config().unlock()
+  config.init_from = "adaconv_plus"
   config.num_steps = 500
-  config.reconstruct_steps = 0  # the model can do that
-  config.loss.style_ramp_steps = 0
+  # As in the second part of the model's training; without, halos would come back.
+  config.loss.style_weight = 20.0
+  config.loss.detail_weight = 10.0
+  config.loss.evenness_weight = 250.0
   config.data.content = str(EXAMPLES / "content")
   config.data.min_size = 128
   config.data.heldout_content_names = ""

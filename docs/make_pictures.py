@@ -15,7 +15,7 @@ regions.jpg             a portrait with a painted background, and two styles sid
 strokes.jpg             strokes once, twice and three times as coarse
 preview.jpg             a preview, and prints of the same strokes, enlarged, and painted anew
 video.jpg               six frames of a pan, stylized as a video and frame by frame
-finetuned.jpg           photographs, and for every fine-tuned model what the shipped AdaConv and it
+finetuned.jpg           photographs, and for every fine-tuned model what the shipped model and it
                         make of them in a painting; only with --finetuned
 models/NAME.jpg         sheet of a model: photographs across, paintings down
 models/NAME_losses.png  held-out losses over the training, from models/NAME_losses.csv, which
@@ -298,7 +298,7 @@ def preview_rows(models: dict[str, Stylizer]) -> np.ndarray:
 
 
 def finetuned_rows(tuned: Sequence[str]) -> np.ndarray:
-  """Makes a row of photographs, and two per "WORKDIR=PAINTING": the shipped AdaConv, and the new.
+  """Makes a row of photographs, and two per "WORKDIR=PAINTING": the shipped model's, and the new's.
 
   The paintings are not shown, because they may not be published.
   """
@@ -307,7 +307,7 @@ def finetuned_rows(tuned: Sequence[str]) -> np.ndarray:
   for workdir, painting in (value.split("=", 1) for value in tuned):
     picture = images.decode(images.read_file(painting), name=painting, at_least=FINETUNED_SIZE)
     style = images.to_float(images.center_square(picture, FINETUNED_SIZE))
-    models = (load_model("adaconv"), load_model(workdir))
+    models = (load_model("adaconv_plus"), load_model(workdir))
     rows += [np.asarray(stylize(model, photos, style)) for model in models]
   return images.contact_sheet([list(row) for row in rows])
 
