@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from small_models import picture, small_stylizer
+from strips import use_strips
 
 from adaconv_jax import inference, rooms, stylize
 from adaconv_jax.inference import bucket
-from adaconv_jax.ops import tiling
 from adaconv_jax.rooms import SPARE, WORTH_COMPILING, Rooms
 
 # In an order in which neither the first nor the largest holds all.
@@ -203,8 +203,7 @@ def test_progress_is_called_for_every_strip_and_changes_nothing(adain, monkeypat
     seen = []
     with monkeypatch.context() as patch:
       patch.setattr(inference, "WHOLE_BYTES", 0)
-      patch.setattr(tiling, "WHOLE_BYTES", 0)
-      patch.setattr(tiling, "STRIP_BYTES", 4 * 24 * 64 * 40)
+      use_strips(patch, 4 * 24 * 64 * 40)
       report = lambda done, total, seen=seen: seen.append((done, total))  # noqa: E731
       got = stylize(content, styles, model=adain, progress=report, **options)
     np.testing.assert_allclose(got, expected, atol=1e-4)
@@ -213,9 +212,8 @@ def test_progress_is_called_for_every_strip_and_changes_nothing(adain, monkeypat
 
 
 def test_what_progress_raises_is_raised_and_the_next_picture_is_made(adain, monkeypatch, caplog):
-  for module in (inference, tiling):
-    monkeypatch.setattr(module, "WHOLE_BYTES", 0)
-  monkeypatch.setattr(tiling, "STRIP_BYTES", 4 * 24 * 64 * 40)
+  monkeypatch.setattr(inference, "WHOLE_BYTES", 0)
+  use_strips(monkeypatch, 4 * 24 * 64 * 40)
   content, style = picture(0, 203, 24), picture(1, 18, 20)
 
   def stop(done, total):

@@ -29,6 +29,9 @@ T = TypeVar("T")  # a pytree
 # Images whose largest feature map is smaller than this are run whole, which is faster.
 WHOLE_BYTES = 2**29
 STRIP_BYTES = 2**28
+# A strip has at least so many times the rows that it has in addition on either side, whatever its
+# bytes, so that it takes at most half as long again for these.
+MARGINS = 4
 # On CPU, the images of a batch are run one by one from this size on (256 x 256 pixels). Smaller
 # ones run together, so that the convolutions for many pixels apply.
 ALONE_BYTES = 2**24
@@ -243,8 +246,9 @@ class _Strips(NamedTuple):
 
 def _plan(images: jax.Array, reach: int, row_bytes: int, scale: Fraction) -> _Strips | None:
   height, step = images.shape[1], scale.denominator
-  rows = max(STRIP_BYTES // (row_bytes * step), 1) * step
   margin = math.ceil(reach / step) * step
+  # Where rows are so wide that few of them fit, most would be computed for their neighbors.
+  rows = max(STRIP_BYTES // (row_bytes * step) * step, MARGINS * margin, step)
   window = rows + 2 * margin
   if height * row_bytes <= WHOLE_BYTES or window >= height:
     return None

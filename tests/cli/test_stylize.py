@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from small_models import picture, small_stylizer
+from strips import use_strips
 
 from adaconv_jax import images, inference, stylize
 from adaconv_jax.cli import render_files
@@ -220,11 +221,10 @@ def test_a_huge_picture_is_the_same_and_its_strips_are_shown(folder, monkeypatch
   arguments += ["--refine", "0"]  # whose steps enlarge rounding, which padding changes
   assert main([*arguments, "--output", "whole.png"]) == 0
   for module, name in (
-    (render_files, "HUGE"), (inference, "WHOLE_BYTES"), (tiling, "WHOLE_BYTES"),
-    (tiling, "KEPT_BYTES"),
+    (render_files, "HUGE"), (inference, "WHOLE_BYTES"), (tiling, "KEPT_BYTES"),
   ):  # fmt: skip
     monkeypatch.setattr(module, name, 0)
-  monkeypatch.setattr(tiling, "STRIP_BYTES", 4 * 24 * 64 * 40)  # 40 rows
+  use_strips(monkeypatch, 4 * 24 * 64 * 40)  # 40 rows
   shown = []
 
   class Shown(render_files.Bar):

@@ -16,6 +16,7 @@ from adaconv_jax.ops.extent import Extent
 from adaconv_jax.ops.tiling import by_strips, stats_by_strips
 from adaconv_jax.vgg.network import ENCODER_LAYER, VGG, reach
 from tests.small_models import small_stylizer
+from tests.strips import use_strips
 
 TWO = Fraction(2)
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("adaconv", "adaconv_plus")]
@@ -41,8 +42,7 @@ def shrink(images):
 @pytest.mark.parametrize("function, scale", [(blur, 1), (enlarge, 2), (shrink, Fraction(1, 2))])
 def test_strips_give_what_the_whole_gives(function, scale, height, monkeypatch):
   images = np.random.default_rng(0).random((2, height, 3, 2), np.float32)
-  monkeypatch.setattr(tiling, "WHOLE_BYTES", 0)
-  monkeypatch.setattr(tiling, "STRIP_BYTES", 600)  # six rows
+  use_strips(monkeypatch, 600)  # six rows
   heights = []
 
   def seen(x):
@@ -58,8 +58,7 @@ def test_strips_give_what_the_whole_gives(function, scale, height, monkeypatch):
 def test_maps_beside_the_images_are_cut_at_the_same_places(height, monkeypatch):
   rng = np.random.default_rng(0)
   images, double, fourfold = (rng.random((2, k * height, 3, 2), np.float32) for k in (1, 2, 4))
-  monkeypatch.setattr(tiling, "WHOLE_BYTES", 0)
-  monkeypatch.setattr(tiling, "STRIP_BYTES", 600)  # six rows
+  use_strips(monkeypatch, 600)  # six rows
 
   def together(images, double, fourfold):
     return enlarge(images)[:, :, ::2] + blur(double) * shrink(fourfold).repeat(2, 2)[:, :, :3]
@@ -76,8 +75,7 @@ def test_maps_beside_the_images_are_cut_at_the_same_places(height, monkeypatch):
 
 def test_a_reach_that_is_too_short_would_show(monkeypatch):
   images: Any = np.random.default_rng(0).random((1, 40, 3, 2), np.float32)
-  monkeypatch.setattr(tiling, "WHOLE_BYTES", 0)
-  monkeypatch.setattr(tiling, "STRIP_BYTES", 600)
+  use_strips(monkeypatch, 600)
   out = by_strips(blur, images, reach=1, row_bytes=100)
   assert np.abs(np.asarray(out) - blur(images)).max() > 0.01
 
@@ -93,8 +91,7 @@ def test_small_images_are_run_whole():
 def test_statistics_in_strips_are_those_of_the_whole(height, monkeypatch):
   # A mean that is large beside the deviation, of which differences of squares would lose most.
   images = 100 + np.random.default_rng(0).random((2, height, 3, 2), np.float32)
-  monkeypatch.setattr(tiling, "WHOLE_BYTES", 0)
-  monkeypatch.setattr(tiling, "STRIP_BYTES", 600)
+  use_strips(monkeypatch, 600)
   stats = jax.jit(lambda x: tiling.stats_by_strips(enlarge, x, reach=2, row_bytes=100, scale=TWO))
   expected: Any = channel_stats(cast(Any, np.asarray(enlarge(images), np.float64)))
   got: Any = stats(images)
@@ -109,8 +106,7 @@ def test_statistics_of_small_images_are_not_in_strips():
 
 @pytest.mark.parametrize("n", [1, 2])
 def test_every_strip_is_reported_once(n, monkeypatch):
-  monkeypatch.setattr(tiling, "WHOLE_BYTES", 0)
-  monkeypatch.setattr(tiling, "STRIP_BYTES", 600)
+  use_strips(monkeypatch, 600)
   monkeypatch.setattr(tiling, "ALONE_BYTES", 0)
   images: Any = np.random.default_rng(0).random((n, 40, 3, 2), np.float32)
 
@@ -132,8 +128,7 @@ def test_every_strip_is_reported_once(n, monkeypatch):
 
 
 def test_what_has_to_be_run_whole_is(monkeypatch):
-  monkeypatch.setattr(tiling, "WHOLE_BYTES", 0)
-  monkeypatch.setattr(tiling, "STRIP_BYTES", 600)
+  use_strips(monkeypatch, 600)
   images: Any = np.zeros((1, 40, 3, 2), np.float32)
   heights = []
   call = functools.partial(by_strips, reach=1, row_bytes=100)
@@ -170,8 +165,7 @@ def test_a_large_picture_is_the_same_in_strips(transform, monkeypatch):
 
   # Separate functions, so that the trace for the whole is not reused for the strips.
   whole = jax.jit(lambda *args: run(*args))(stylizer, content, code)
-  monkeypatch.setattr(tiling, "WHOLE_BYTES", 0)
-  monkeypatch.setattr(tiling, "STRIP_BYTES", 4 * 24 * 64 * 40)  # 40 rows of the picture
+  use_strips(monkeypatch, 4 * 24 * 64 * 40)  # 40 rows of the picture
   loops = str(jax.make_jaxpr(lambda *args: run(*args))(stylizer, content, code))
   in_strips = jax.jit(lambda *args: run(*args))(stylizer, content, code)
   assert loops.count("scan[") + loops.count("while[") >= 3
@@ -190,8 +184,7 @@ def test_a_picture_whose_largest_maps_are_not_kept_is_the_same(transform, monkey
     return stylizer.stylize(content, code, detail=0.5)
 
   whole = jax.jit(lambda *args: run(*args))(stylizer, content, code)
-  monkeypatch.setattr(tiling, "WHOLE_BYTES", 0)
-  monkeypatch.setattr(tiling, "STRIP_BYTES", 4 * 24 * 64 * 40)  # 40 rows of the picture
+  use_strips(monkeypatch, 4 * 24 * 64 * 40)  # 40 rows of the picture
   monkeypatch.setattr(tiling, "KEPT_BYTES", 0)
   program = jax.jit(lambda *args: run(*args)).lower(stylizer, content, code)
   atol = 3e-5 if transform == "adaconv_plus" else 1e-5  # random skips enlarge rounding
@@ -212,8 +205,8 @@ def test_no_map_of_a_large_picture_s_pixels_is_larger_than_a_strip(transform):
     shape[1] for shape in shapes_in(program.jaxpr) if shape[0] == 1 and shape[2:] == (side, 64)
   ]
   own = tiling.STRIP_BYTES // tiling.image_bytes(1, side)
-  # As many again for what the rows of a strip depend on beyond its borders.
-  assert rows and max(rows) <= 2 * own
+  # More for what the rows of a strip depend on beyond its borders.
+  assert rows and max(rows) <= 2.5 * own
 
 
 def shapes_in(program: Any) -> Iterator[tuple[int, ...]]:
@@ -230,8 +223,7 @@ def shapes_in(program: Any) -> Iterator[tuple[int, ...]]:
 def test_a_picture_in_a_bucket_is_never_in_strips(transform, monkeypatch):
   """A strip would be treated as the whole, with the extent of the whole."""
   stylizer = small_stylizer(transform)
-  monkeypatch.setattr(tiling, "WHOLE_BYTES", 0)
-  monkeypatch.setattr(tiling, "STRIP_BYTES", 4 * 24 * 64 * 40)
+  use_strips(monkeypatch, 4 * 24 * 64 * 40)
 
   def both(content, extent):
     code = stylizer.encode_style(content, extent)
