@@ -67,6 +67,16 @@ def keep_memory() -> bool:
   return _kept
 
 
+def return_memory() -> None:
+  """Returns what `keep_memory` has kept so far to the system, before something quite different.
+
+  Blocks of other sizes need not fit where the kept ones were, and not all threads share a heap, so
+  the next program may take new memory beside it.
+  """
+  if _kept:
+    ctypes.CDLL(None).malloc_trim(0)
+
+
 def _may_use_accelerator() -> bool:
   if os.environ.get("JAX_PLATFORMS") == "cpu":
     return False

@@ -49,6 +49,33 @@ def test_kept_memory_is_not_requested_again():
   assert faults_without > 10_000  # otherwise the program does not show the difference
 
 
+# Megabytes of memory in use, with an array of 256 MB that was freed, and with its memory returned.
+RETURNED = """
+import os, pathlib
+from adaconv_jax import host_cpu
+def used():
+  pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1])
+  return pages * os.sysconf("SC_PAGE_SIZE") // 2**20
+host_cpu.keep_memory()
+import numpy as np
+before = used()
+np.ones(2**28, np.uint8)
+print(used() - before)
+host_cpu.return_memory()
+print(used() - before)
+"""
+
+
+@pytest.mark.skipif(not WITH_GLIBC, reason="needs Linux and glibc")
+def test_kept_memory_can_be_returned():
+  environment = {**os.environ, "JAX_PLATFORMS": "cpu", "ADACONV_KEEP_MEMORY": "on"}
+  done = subprocess.run(
+    [sys.executable, "-c", RETURNED], env=environment, capture_output=True, text=True, check=True
+  )
+  kept, left = map(int, done.stdout.split())
+  assert kept >= 250 and left < 50
+
+
 @pytest.fixture
 def not_off(monkeypatch):
   monkeypatch.delenv("ADACONV_KEEP_MEMORY")

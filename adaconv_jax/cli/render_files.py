@@ -17,6 +17,7 @@ from adaconv_jax.bars import Bar
 from adaconv_jax.cli.attempt import attempt
 from adaconv_jax.cli.pairs import Pair
 from adaconv_jax.files import printable
+from adaconv_jax.host_cpu import return_memory
 from adaconv_jax.inference import (
   compile_in_palette,
   compile_refined,
@@ -346,6 +347,7 @@ def _make(
   if content.code is None:
     sizes = (look.stroke, look.look_size)
     made = _render_huge(output, stylizer, content.pictures, code, *arguments, *sizes)
+    return_memory()  # what follows would take some gigabytes beside it
   else:
     made = render_encoded(stylizer, content.code, code, *arguments)
   if compiled_after is not None:
