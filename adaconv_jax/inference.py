@@ -1,9 +1,7 @@
-"""`stylize` for JAX code, and the compiled programs that it and the command line run.
+"""`stylize` for JAX code.
 
-Each is compiled once per shape and type; images are float in [0, 1] or uint8. So that pictures of
-similar sizes share them, they are padded to buckets, arrays of a few standard sizes: the command
-line takes the next one of a fine series, and `stylize` one that has a program already, see
-`Rooms`.
+Pictures of similar sizes share programs: they are padded to sizes that have some already, see
+`Rooms`. What is done with them then is in `stages.py`.
 """
 
 import functools
@@ -19,44 +17,36 @@ from jax.typing import ArrayLike
 
 from adaconv_jax.checkpoints.bundle import vgg_beside
 from adaconv_jax.checkpoints.load import DEFAULT_MODEL, find_model, load_model
-from adaconv_jax.compilation import quick_jit
 from adaconv_jax.files import absolute, expand, real, version_of
-from adaconv_jax.models.canvas import Canvas, check_stroke, look_stroke
-from adaconv_jax.models.pictures import (
-  check_masks,
-  check_pictures,
-  check_weight,
-  from_float,
-  is_on_host,
-  on_device,
-  to_float,
+from adaconv_jax.models.canvas import check_stroke
+from adaconv_jax.models.pictures import check_masks, check_pictures, is_on_host, on_device
+from adaconv_jax.models.refinement import check_steps
+from adaconv_jax.models.style_code import check_mix, is_map
+from adaconv_jax.models.stylizer import Stylizer
+from adaconv_jax.ops.color import check_color
+from adaconv_jax.ops.extent import Extent
+from adaconv_jax.rooms import Rooms, bucket, extent_of
+from adaconv_jax.stages import (
+  detail_weight,
+  encode,
+  evened,
+  evenness_weight,
+  goal_of,
+  goal_side,
+  in_palette,
+  in_render,
+  match,
+  mix,
+  padded_canvas,
+  palette_of,
+  palette_weight,
+  refined,
+  render,
+  render_watched,
+  sampled,
+  style_weight,
 )
-from adaconv_jax.models.refinement import SIDE, StyleGoal, check_steps, sample, square, style_side
-from adaconv_jax.models.style_code import (
-  StyleCode,
-  check_mix,
-  for_each,
-  is_map,
-  mix_codes,
-  over_axes,
-)
-from adaconv_jax.models.stylizer import ContentCode, Stylizer
-from adaconv_jax.ops.color import check_color, match_colors
-from adaconv_jax.ops.conv import only_shapes
-from adaconv_jax.ops.evenness import even_out
-from adaconv_jax.ops.extent import Borders, Extent
-from adaconv_jax.ops.masks import shares_of
-from adaconv_jax.ops.palette import SHAPE as PALETTE_SHAPE
-from adaconv_jax.ops.palette import match_palette, measure_palette
-from adaconv_jax.ops.sharding import automatic
-from adaconv_jax.ops.stroke import painted_size
-from adaconv_jax.ops.tiling import WHOLE_BYTES, image_bytes, reporting, watch
-from adaconv_jax.programs import kept
-from adaconv_jax.rooms import Rooms
-from adaconv_jax.vgg.network import STRIDE
 
-# Sides of buckets from one power of two to the next: at most an eighth is added, 5 % on average.
-STEPS_PER_OCTAVE = 8
 # What `stylize` has compiled in this process.
 _ROOMS = Rooms()
 
@@ -189,7 +179,7 @@ def stylize(
   if extent is not None:
     options = {"color": in_render(color), "extent": extent}
     if stroke != 1 or look_size is not None:
-      sizes = _padded_canvas(stylizer, height, width, stroke, look_size)
+      sizes = padded_canvas(stylizer, height, width, stroke, look_size)
       options |= dict(zip(("canvas_size", "canvas_extent"), sizes, strict=True))
   weight, share = strengths
   if weight is not None and is_map(weight):
@@ -247,14 +237,7 @@ def _in_room(
   place = str(getattr(pictures, "sharding", None))
   key = (jax.tree.structure(stylizer), count, str(pictures.dtype), place, *kind)
   size = _ROOMS.find(key, count, *least)
-  return on_device(_pad(pictures, size)), _extent((height, width))
-
-
-def _extent(size: tuple[int, int]) -> Extent:
-  # Transferred explicitly, which transfer guards allow.
-  # Of the type that `jnp.arange` has, which in JAX's 64-bit mode is a longer one.
-  integer = jax.dtypes.canonicalize_dtype(np.int64)
-  return Extent(*jax.device_put(tuple(map(integer.type, size))))
+  return on_device(_pad(pictures, size)), extent_of((height, width))
 
 
 def _pad(array: Any, size: Sequence[int], axis: int = 1) -> Any:
@@ -326,71 +309,6 @@ def check_together(
     check_mix(weights, styles)
 
 
-def mix(codes: list[StyleCode], weights: ArrayLike | Sequence[float] | None) -> StyleCode:
-  """Mixes codes as `mix_codes` does, compiled."""
-  if len(codes) == 1:
-    return codes[0]
-  weights = check_mix(weights, len(codes))
-  if not isinstance(weights, jax.Array):
-    weights = jax.device_put(weights.astype(np.float32))
-  return _mix(codes, weights)
-
-
-@quick_jit()
-def _mix(codes: list[StyleCode], weights: jax.Array) -> StyleCode:
-  return mix_codes(codes, weights)
-
-
-def style_weight(
-  alpha: ArrayLike, contents: int | None = None, size: tuple[int, int] | None = None
-) -> jax.Array | None:
-  """Returns None for a single 1, else an array, so that another number needs no compilation.
-
-  Args:
-    alpha: what is checked.
-    contents: their number; None: not known yet.
-    size: height and width of the contents, if alpha may be a map.
-
-  Raises:
-    ValueError: neither one number in [0, 1] nor one for each content, nor such a map.
-  """
-  return _unless(1, check_weight("alpha", alpha, contents, size=size))
-
-
-def detail_weight(detail: ArrayLike, contents: int | None = None) -> jax.Array | None:
-  """Does for detail, where None is 0, what `style_weight` does for alpha."""
-  return _unless(0, check_weight("detail", detail, contents))
-
-
-def palette_weight(palette: ArrayLike, color: str, contents: int | None = None) -> jax.Array | None:
-  """Does for palette, where None is 0, what `style_weight` does for alpha.
-
-  Raises:
-    ValueError: not such a weight, or not 0 beside colors that are not the style's.
-  """
-  weight = _unless(0, check_weight("palette", palette, contents))
-  if weight is not None and check_color(color) != "style":
-    raise ValueError(
-      f"palette and color: expected the color 'style' beside a palette above 0, got {color!r}, "
-      "which keeps the content's colors"
-    )
-  return weight
-
-
-def evenness_weight(evenness: ArrayLike, contents: int | None = None) -> jax.Array | None:
-  """Does for evenness, where None is 0, what `style_weight` does for alpha."""
-  return _unless(0, check_weight("evenness", evenness, contents))
-
-
-def _unless(default: int, value: jax.Array | np.ndarray) -> jax.Array | None:
-  known = not isinstance(value, Tracer) and value.ndim == 0
-  if known and float(jax.device_get(value)) == default:
-    return None
-  if isinstance(value, jax.Array):
-    return value.astype(jnp.float32)
-  return jax.device_put(value.astype(np.float32))
-
-
 def _load(model: str | Path) -> Stylizer:
   # Not resolved: VGG weights are looked for beside the link that a file may be.
   path = expand(absolute(find_model(model)))
@@ -406,523 +324,3 @@ def _load_once(path: Path, modified: tuple[Any, ...]) -> Stylizer:
   del modified  # a part of the key only
   with jax.ensure_compile_time_eval():  # the first call may be inside a jit; tracers must not stay
     return load_model(path)
-
-
-def encode(stylizer: Stylizer, styles: ArrayLike, extent: Extent | None = None) -> StyleCode:
-  """Encodes `[n, h, w, 3]`; for AdaConv, another size of style costs only a new resize."""
-  fitted = _fit_style(stylizer, styles, extent)
-  # A style that was resized is valid everywhere.
-  return _encode_fitted(stylizer, fitted, extent if stylizer.model.style_size is None else None)
-
-
-def refined(
-  stylizer: Stylizer,
-  code: StyleCode,
-  contents: jax.Array | None,
-  goal: StyleGoal | None,
-  steps: int | jax.Array,
-  detail: jax.Array | None = None,
-  *,
-  together: bool = False,
-) -> StyleCode:
-  """Refines codes for contents; see `Stylizer.refine`.
-
-  Args:
-    stylizer: the model.
-    code: of n styles, or of one.
-    contents: n of them, from `sampled`; None where there are no steps.
-    goal: of the code's styles, from `goal_of`, or None.
-    steps: how many; 0 returns the code as it is. Another number needs no compilation.
-    detail: what the codes will be rendered with, from `detail_weight`.
-    together: refine the code of one style for all contents together; it becomes one for each
-      content otherwise.
-  """
-  if contents is None or goal is None or isinstance(steps, int) and steps == 0:
-    return code
-  if isinstance(steps, int):
-    steps = jax.device_put(np.int32(steps))
-  return _refined(stylizer, code, contents, goal, steps, detail, together)
-
-
-def compile_refined(stylizer: Stylizer, detail: jax.Array | None) -> None:
-  """Compiles what `refined` runs for one content, so that a thread does so beside other work."""
-  picture = jax.ShapeDtypeStruct((1, SIDE, SIDE, 3), np.float32)
-  with only_shapes():
-    goal = jax.eval_shape(lambda model, styles: model.style_goal(styles), stylizer, picture)
-  steps = jax.ShapeDtypeStruct((), np.int32)
-  _refined.prepare(stylizer, stylizer.code_shapes(), picture, goal, steps, detail, False)
-
-
-def sampled(
-  contents: ArrayLike,
-  extent: Extent | None = None,
-  size: tuple[int, int] | None = None,
-  stroke: float = 1.0,
-  look_size: int | None = None,
-) -> jax.Array:
-  """Takes what codes are refined for, compiled by itself; see `sample`.
-
-  Args:
-    contents: `[n, h, w, 3]`.
-    extent: their valid region; None: all.
-    size: its height and width, or None.
-    stroke: how coarse the strokes are.
-    look_size: the size that gives the strokes.
-  """
-  height, width = _painted(size or np.shape(contents)[1:3], stroke, look_size)
-  painted = jax.device_put((np.float32(height), np.float32(width)))
-  return _sampled(contents, painted, extent)
-
-
-def goal_side(size: tuple[int, ...], stroke: float = 1.0, look_size: int | None = None) -> int:
-  """Returns the side of styles that contents of this height and width are compared with."""
-  return style_side(*_painted(size, stroke, look_size))
-
-
-def goal_of(stylizer: Stylizer, styles: ArrayLike, extent: Extent | None, side: int) -> StyleGoal:
-  """Measures what outputs should have of styles `[n, h, w, 3]`; `side` is from `goal_side`."""
-  return _goal_of(stylizer, _square(styles, side, extent))
-
-
-def _painted(size: tuple[int, ...], stroke: float, look_size: int | None) -> tuple[int, int]:
-  height, width = size
-  return painted_size(height, width, look_stroke(height, width, stroke, look_size))
-
-
-@kept()
-def _sampled(contents: jax.Array, painted: tuple[Any, Any], extent: Extent | None) -> jax.Array:
-  return automatic(sample, contents, painted, extent, by_image=True)
-
-
-@kept("side")
-def _square(styles: jax.Array, side: int, extent: Extent | None) -> jax.Array:
-  return automatic(lambda x, inside: square(x, side, inside), styles, extent, by_image=True)
-
-
-@kept()
-def _goal_of(stylizer: Stylizer, styles: jax.Array) -> StyleGoal:
-  return automatic(lambda x, s: s.style_goal(x), styles, stylizer, by_image=True)
-
-
-@kept("together")
-def _refined(
-  stylizer: Stylizer,
-  code: StyleCode,
-  contents: jax.Array,
-  goal: StyleGoal,
-  steps: jax.Array,
-  detail: jax.Array | None,
-  together: bool,
-) -> StyleCode:
-  def moved(code, stylizer, contents, goal, steps, detail):
-    code = code if together else for_each(contents.shape[0], code)
-    share = 0.0 if detail is None else detail
-    return stylizer.refine_sampled(code, contents, goal, steps, share)
-
-  return automatic(moved, code, stylizer, contents, goal, steps, detail, by_image=True)
-
-
-@quick_jit()
-def match(
-  styles: jax.Array,
-  contents: jax.Array,
-  extent: Extent | None = None,
-  content_extent: Extent | None = None,
-  region: jax.Array | None = None,
-) -> jax.Array:
-  """Gives styles `[n, h, w, 3]` the colors of the contents; see `match_colors`.
-
-  Args:
-    styles: n of them, or one.
-    contents: n of them, or one.
-    extent: the valid region of the styles; None: all.
-    content_extent: the same of the contents.
-    region: whose colors are meant, the weights of the contents' pixels, `[n, h, w]` or `[1, h, w]`;
-      None: all alike.
-  """
-
-  def matched(styles, contents, extent, content_extent, region):
-    styles, contents = to_float(styles), to_float(contents)
-    inside = Borders(extent, styles.shape[1]).inside(styles)
-    where = Borders(content_extent, contents.shape[1]).inside(contents)
-    if region is not None:
-      weights = jnp.expand_dims(to_float(region), -1)
-      where = weights if where is None else jnp.where(where, weights, 0)
-    return match_colors(styles, contents, style_where=inside, content_where=where)
-
-  return automatic(matched, styles, contents, extent, content_extent, region, by_image=True)
-
-
-@kept()
-def evened(
-  pictures: jax.Array,
-  contents: jax.Array,
-  strength: jax.Array,
-  masks: jax.Array | np.ndarray | None = None,
-  alpha: jax.Array | None = None,
-  extent: Extent | None = None,
-  seen: jax.Array | np.ndarray | None = None,
-) -> jax.Array:
-  """Gives plain surfaces of stylized pictures no halo; see `even_out`.
-
-  Args:
-    pictures: `[n, h, w, 3]`.
-    contents: what they were made of.
-    strength: a number or `[n]`.
-    masks: where the styles are, `[n, K, h, w]` or `[1, K, h, w]`, or None.
-    alpha: what the pictures were rendered with, as for `render`.
-    extent: the valid region of the pictures; None: all.
-    seen: how visible the pixels are, `[n, h, w]`; None: all are.
-
-  Returns:
-    Like `pictures`.
-  """
-
-  def moved(pictures, contents, strength, masks, alpha, extent, seen):
-    n, h, w, _ = pictures.shape
-    guides = []
-    if masks is not None:
-      guides.append(jnp.moveaxis(to_float(masks), 1, -1))
-    if seen is not None:
-      guides.append(jnp.expand_dims(seen, -1))
-    if alpha is not None and is_map(alpha):
-      guides.append(alpha.reshape(-1, h, w, 1))
-    guides = [jnp.broadcast_to(guide, (n, h, w, guide.shape[-1])) for guide in guides]
-    beside = jnp.concatenate(guides, -1) if guides else None
-    return even_out(pictures, contents, _by_alpha(strength, alpha, h, w), extent, beside)
-
-  return automatic(moved, pictures, contents, strength, masks, alpha, extent, seen)
-
-
-@kept()
-def palette_of(styles: jax.Array, extent: Extent | None = None) -> jax.Array:
-  """Measures the palettes of styles `[n, h, w, 3]`, where they are valid; see `measure_palette`."""
-
-  def measured(styles, extent):
-    styles = to_float(styles)
-    return measure_palette(styles, Borders(extent, styles.shape[1]).inside(styles))
-
-  return automatic(measured, styles, extent, by_image=True)
-
-
-def in_palette(
-  pictures: jax.Array,
-  palettes: Sequence[jax.Array],
-  strength: jax.Array,
-  weights: ArrayLike | Sequence[float] | None = None,
-  masks: jax.Array | np.ndarray | None = None,
-  alpha: jax.Array | None = None,
-  extent: Extent | None = None,
-  seen: jax.Array | np.ndarray | None = None,
-) -> jax.Array:
-  """Gives stylized pictures the palettes of their styles; see `match_palette`.
-
-  Args:
-    pictures: `[n, h, w, 3]`.
-    palettes: of K styles, from `palette_of`.
-    strength: how far their colors are moved, a number or `[n]`.
-    weights: of the K styles in a mix; None: equal ones.
-    masks: where the styles are, `[n, K, h, w]` or `[1, K, h, w]`; then the weights have no meaning.
-    alpha: what the pictures were rendered with, as for `render`.
-    extent: the valid region of the pictures; None: all.
-    seen: how visible the pixels are, `[n, h, w]`; others have no influence. None: all are.
-
-  Returns:
-    Like `pictures`.
-  """
-  shares = _shares(weights, len(palettes))
-  return _in_palette(pictures, list(palettes), strength, shares, masks, alpha, extent, seen)
-
-
-def compile_in_palette(
-  pictures: jax.Array,
-  styles: int,
-  strength: jax.Array,
-  weights: ArrayLike | Sequence[float] | None,
-  *arguments: Any,
-) -> None:
-  """Compiles what `in_palette` runs for such arguments, so that a thread does so beside other work.
-
-  Args:
-    pictures: any of their shape and type.
-    styles: the number of palettes.
-    strength: as for `in_palette`.
-    weights: the same.
-    *arguments: the others of `in_palette`.
-  """
-  palettes = [jax.ShapeDtypeStruct((1, *PALETTE_SHAPE), np.float32)] * styles
-  shares = _shares(weights, styles)
-  _in_palette.prepare(pictures, palettes, strength, shares, *arguments)
-
-
-def _shares(weights: ArrayLike | Sequence[float] | None, styles: int) -> jax.Array:
-  shares = check_mix(weights, styles)
-  return shares if isinstance(shares, jax.Array) else jax.device_put(shares.astype(np.float32))
-
-
-@kept()
-def _in_palette(pictures, palettes, strength, weights, masks, alpha, extent, seen):
-  def moved(pictures, palettes, strength, weights, masks, alpha, extent, seen):
-    given, (n, h, w, _) = to_float(pictures), pictures.shape
-    inside = Borders(extent, h).inside(given)
-    if seen is not None:
-      visible = jnp.expand_dims(seen, -1)
-      inside = visible if inside is None else visible * inside
-    strength = _by_alpha(strength, alpha, h, w)
-    if masks is None:
-      weighed = [weight * palette for weight, palette in zip(weights, palettes, strict=True)]
-      mixed = functools.reduce(jnp.add, weighed)
-      return from_float(match_palette(given, mixed, strength, inside), pictures.dtype)
-    shares, cover = shares_of(jnp.broadcast_to(to_float(masks), (n, *masks.shape[1:])))
-    regions = jnp.moveaxis(shares * jnp.expand_dims(cover, 1), 1, 0)[..., None]
-    # What a region gets is added in proportion, so nothing is moved where no mask is.
-    done = given
-    for region, palette in zip(regions, palettes, strict=True):
-      where = region if inside is None else region * inside
-      done += region * (match_palette(given, palette, strength, where) - given)
-    return from_float(done, pictures.dtype)
-
-  return automatic(moved, pictures, palettes, strength, weights, masks, alpha, extent, seen)
-
-
-def _by_alpha(strength: Any, alpha: jax.Array | None, height: int, width: int) -> Any:
-  """How far pictures of an alpha are changed, what broadcasts to `[n, h, w, 1]`."""
-  strength = over_axes(strength, 4)
-  if alpha is None:
-    return strength
-  return strength * (alpha.reshape(-1, height, width, 1) if is_map(alpha) else over_axes(alpha, 4))
-
-
-def in_render(color: str) -> str:
-  """Returns what rendering has to do for `color`; colors are matched before, in the styles."""
-  return "style" if color == "match" else color
-
-
-@kept()
-def _fit_style(stylizer: Stylizer, styles: jax.Array, extent: Extent | None) -> jax.Array:
-  return stylizer.fit_style(styles, extent)
-
-
-@kept()
-def _encode_fitted(stylizer: Stylizer, styles: jax.Array, extent: Extent | None) -> StyleCode:
-  return stylizer.encode_style(styles, extent)
-
-
-@quick_jit("color", "stroke", "look_size", "canvas_size", "report")
-def render(
-  stylizer: Stylizer,
-  contents: jax.Array,
-  code: StyleCode,
-  alpha: jax.Array | None,
-  detail: jax.Array | None = None,
-  masks: jax.Array | None = None,
-  color: str = "style",
-  stroke: float = 1.0,
-  look_size: int | None = None,
-  extent: Extent | None = None,
-  canvas_size: tuple[int, int] | None = None,
-  canvas_extent: Extent | None = None,
-  report: bool = False,
-) -> jax.Array:
-  """Stylizes `[n, h, w, 3]`; None is an alpha of 1, which takes half the time, a detail of 0.
-
-  With an extent, the valid region of the contents, a canvas is in place of stroke and look_size.
-  With `report`, strips are reported, see `render_watched`.
-  """
-  if report:
-    with reporting([]):
-      return _render(stylizer, contents, code, alpha, detail, masks, color, stroke, look_size)
-  sizes = (stroke, look_size, extent, canvas_size, canvas_extent)
-  return _render(stylizer, contents, code, alpha, detail, masks, color, *sizes)
-
-
-def render_watched(
-  progress: Callable[[int, int], None],
-  stylizer: Stylizer,
-  contents: jax.Array,
-  *arguments: Any,
-  **options: Any,
-) -> jax.Array:
-  """Does as `render`, and calls `progress` after every strip that a large picture is rendered in.
-
-  Such a program is compiled anew in every process, because it calls Python.
-
-  Args:
-    progress: takes the number of strips that are done, and that of all.
-    stylizer: the model.
-    contents: `[n, h, w, 3]`.
-    *arguments: the others of `render`.
-    **options: the others of `render`, without an extent.
-
-  Raises:
-    BaseException: what `progress` raised, which ends the rendering.
-  """
-  planned: list[int] = []
-  with reporting(planned):
-    jax.eval_shape(functools.partial(_render, **options), stylizer, contents, *arguments)
-  total, done = sum(planned), 0
-  if not total:
-    return render(stylizer, contents, *arguments, **options)
-
-  def listen() -> None:
-    nonlocal done
-    done = min(done + 1, total)
-    progress(done, total)
-
-  with watch(listen):
-    return jax.block_until_ready(render(stylizer, contents, *arguments, **options, report=True))
-
-
-def _render(
-  stylizer: Stylizer,
-  contents: jax.Array,
-  code: StyleCode,
-  alpha: jax.Array | None,
-  detail: jax.Array | None = None,
-  masks: jax.Array | None = None,
-  color: str = "style",
-  stroke: float = 1.0,
-  look_size: int | None = None,
-  extent: Extent | None = None,
-  canvas_size: tuple[int, int] | None = None,
-  canvas_extent: Extent | None = None,
-) -> jax.Array:
-  weight, share = 1.0 if alpha is None else alpha, 0.0 if detail is None else detail
-  options = {"detail": share, "color": color, "masks": masks}
-  if extent is None:
-    return stylizer.stylize(contents, code, weight, stroke=stroke, look_size=look_size, **options)
-  for_alpha = alpha is not None and not is_map(alpha)
-  canvas = _canvas(canvas_size, canvas_extent)
-  content = stylizer.encode_content(contents, for_alpha=for_alpha, extent=extent, canvas=canvas)
-  return stylizer.render(content, code, weight, **options)
-
-
-def encode_content(
-  stylizer: Stylizer,
-  contents: ArrayLike,
-  extent: Extent | None,
-  for_alpha: bool,
-  stroke: float = 1.0,
-  look_size: int | None = None,
-) -> ContentCode:
-  """The first half of `render`.
-
-  Args:
-    stylizer: the model.
-    contents: `[n, h, w, 3]`.
-    extent: their valid region; None: all.
-    for_alpha: keep what an `alpha` below 1 needs.
-    stroke: how coarse the strokes are.
-    look_size: the size that gives the strokes.
-  """
-  if stroke == 1 and look_size is None:
-    return _encode_content(stylizer, contents, extent, for_alpha)
-  if extent is None:
-    return _encode_content(stylizer, contents, None, for_alpha, stroke, look_size)
-  sides = int(extent.height), int(extent.width)
-  size, canvas = _padded_canvas(stylizer, *sides, stroke, look_size)
-  return _encode_content(
-    stylizer, contents, extent, for_alpha, canvas_size=size, canvas_extent=canvas
-  )
-
-
-def _padded_canvas(
-  stylizer: Stylizer, height: int, width: int, stroke: float, look_size: int | None
-) -> tuple[tuple[int, int], Extent]:
-  """Pads what is painted, too, so that similar sizes and strokes share a program."""
-  painted = painted_size(height, width, look_stroke(height, width, stroke, look_size))
-  height, width = (-(-side // STRIDE) * STRIDE for side in painted)
-  return bucket(stylizer, *painted) or (height, width), _extent(painted)
-
-
-def _canvas(size: tuple[int, int] | None, extent: Extent | None) -> Canvas | None:
-  return None if size is None or extent is None else Canvas(size, extent)
-
-
-@kept("for_alpha", "stroke", "look_size", "canvas_size")
-def _encode_content(
-  stylizer: Stylizer,
-  contents: jax.Array,
-  extent: Extent | None,
-  for_alpha: bool,
-  stroke: float = 1.0,
-  look_size: int | None = None,
-  canvas_size: tuple[int, int] | None = None,
-  canvas_extent: Extent | None = None,
-) -> ContentCode:
-  canvas = _canvas(canvas_size, canvas_extent)
-  sizes = {"stroke": stroke, "look_size": look_size, "canvas": canvas}
-  return stylizer.encode_content(contents, for_alpha=for_alpha, extent=extent, **sizes)
-
-
-@kept("color")
-def render_encoded(
-  stylizer: Stylizer,
-  content: ContentCode,
-  code: StyleCode,
-  alpha: jax.Array | None,
-  detail: jax.Array | None = None,
-  masks: jax.Array | None = None,
-  color: str = "style",
-) -> jax.Array:
-  """The second half of `render`, for contents that meet many styles."""
-  weight, share = 1.0 if alpha is None else alpha, 0.0 if detail is None else detail
-  return stylizer.render(content, code, weight, detail=share, color=color, masks=masks)
-
-
-def compile_render_encoded(
-  stylizer: Stylizer, content: ContentCode, styles: int | None, *arguments: Any
-) -> None:
-  """Compiles what `render_encoded` runs for one content, before its code is known.
-
-  Args:
-    stylizer: the model.
-    content: any of its shape and type.
-    styles: the number of codes in a list; None: one code, in no list.
-    *arguments: the others of `render_encoded`.
-  """
-  code = stylizer.code_shapes()
-  render_encoded.prepare(stylizer, content, code if styles is None else [code] * styles, *arguments)
-
-
-def in_bucket(stylizer: Stylizer, picture: np.ndarray) -> tuple[np.ndarray, Extent | None]:
-  """Pads a picture to one of a few standard sizes, so that similar sizes share a program.
-
-  Args:
-    stylizer: the model that takes it.
-    picture: `[h, w, 3]`.
-
-  Returns:
-    `[1, h', w', 3]` with the picture in the top left, and the picture's extent in it; the picture
-    alone and None where it has no `bucket`.
-  """
-  size = bucket(stylizer, *picture.shape[:2])
-  if size is None:
-    return picture[None], None
-  below, right = (there - here for there, here in zip(size, picture.shape, strict=False))
-  return np.pad(picture, ((0, below), (0, right), (0, 0)))[None], Extent(*picture.shape[:2])
-
-
-def out_of_bucket(content: ContentCode, stylized: jax.Array) -> np.ndarray:
-  """Returns the picture `[h, w, 3]` that `render_encoded` made of one from `in_bucket`."""
-  height, width = map(int, content.extent or content.pictures.shape[1:3])
-  return np.asarray(stylized)[0, :height, :width]
-
-
-def bucket(stylizer: Stylizer, height: int, width: int) -> tuple[int, int] | None:
-  """The height and width to which a picture can be padded.
-
-  Returns:
-    The size; None where the picture must keep its own, because it is rendered in strips, styles of
-    its size are enlarged, or the model's kernels are larger than 3 x 3.
-  """
-  h, w = (bucket_side(side, STRIDE) for side in (height, width))
-  large = image_bytes(h, w) > WHOLE_BYTES
-  wide = stylizer.model.kernel_size > 3
-  return None if large or wide or min(height, width) < 2 * STRIDE else (h, w)
-
-
-def bucket_side(side: int, multiple: int) -> int:
-  """The smallest height or width of a bucket that holds `side`: a multiple of `multiple`."""
-  step = max(2 ** (side - 1).bit_length() // (2 * STEPS_PER_OCTAVE), multiple)
-  return -(-side // step) * step

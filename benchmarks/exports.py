@@ -39,16 +39,14 @@ Runtime = Iterator[Run | None]
 
 def _ours(model: str, file: Path, inputs: dict[str, np.ndarray]) -> Runtime:
   del file
-  from adaconv_jax import inference, load_model
+  from adaconv_jax import load_model, stages
   from adaconv_jax.host_cpu import keep_memory
 
   keep_memory()
   yield None
   stylizer = load_model(model)
   content, style = inputs["content"], inputs["style"]
-  yield lambda: np.asarray(
-    inference.render(stylizer, content, inference.encode(stylizer, style), None)
-  )
+  yield lambda: np.asarray(stages.render(stylizer, content, stages.encode(stylizer, style), None))
 
 
 def _onnx(model: str, file: Path, inputs: dict[str, np.ndarray]) -> Runtime:

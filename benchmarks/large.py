@@ -22,7 +22,7 @@ import jax
 import numpy as np
 from PIL import Image
 
-from adaconv_jax import inference, load_model, shipped_models
+from adaconv_jax import load_model, shipped_models, stages
 from adaconv_jax.models.stylizer import Stylizer
 from adaconv_jax.ops import tiling
 from benchmarks.memory import ROOT, watch
@@ -84,7 +84,7 @@ def difference(name: str, side: int) -> str:
   """Renders a square whole and in strips, and compares them."""
   stylizer, content = load_model(name), np.asarray(enlarged(side))[None]
   style = np.asarray(Image.open(STYLE).convert("RGB"))[None]
-  code = inference.encode(stylizer, style)
+  code = stages.encode(stylizer, style)
 
   def render(stylizer: Stylizer, content: Any, code: Any) -> jax.Array:
     return stylizer.stylize(content, code, detail=0.5)

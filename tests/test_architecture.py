@@ -35,6 +35,7 @@ ORDER = [
   "data",
   "training",
   "rooms",
+  "stages",
   "inference",
   "video",
   "web",

@@ -16,7 +16,7 @@ from small_models import picture, small_stylizer
 
 import adaconv_jax
 import infer
-from adaconv_jax import images, inference, save_bundle, stylize
+from adaconv_jax import images, inference, rooms, save_bundle, stages, stylize
 from adaconv_jax.models.build import make_model
 from adaconv_jax.models.stylizer import ContentCode, Stylizer
 from adaconv_jax.ops.detail import add_detail
@@ -358,11 +358,11 @@ def test_a_model_by_path_is_loaded_again_only_when_it_changes(adain, tmp_path, m
 
 def test_a_bucket_adds_an_eighth_at_most_and_is_none_of_many():
   sides = range(1, 2049)
-  buckets = [inference.bucket_side(side, 8) for side in sides]
+  buckets = [rooms.bucket_side(side, 8) for side in sides]
   assert buckets == sorted(buckets) and all(bucket % 8 == 0 for bucket in buckets)
   for side, bucket in zip(sides, buckets, strict=True):
     assert side <= bucket < max(side * 9 / 8, side + 8)
-    assert inference.bucket_side(bucket, 8) == bucket
+    assert rooms.bucket_side(bucket, 8) == bucket
   assert sorted({bucket for bucket in buckets if 256 < bucket <= 1024}) == [
     *range(288, 513, 32),
     *range(576, 1025, 64),
@@ -371,27 +371,27 @@ def test_a_bucket_adds_an_eighth_at_most_and_is_none_of_many():
 
 def test_a_picture_is_put_in_the_top_left_of_zeros_and_cut_out_again(adain):
   content = picture(8, 17, 21)
-  batch, extent = inference.in_bucket(adain, content)
+  batch, extent = rooms.in_bucket(adain, content)
   assert batch.shape == (1, 24, 24, 3) and extent == (17, 21)
   np.testing.assert_array_equal(batch[0, :17, :21], content)
   assert np.count_nonzero(batch) == np.count_nonzero(content)
   for kept, expected in ((extent, content), (None, batch[0])):
     code = ContentCode(jnp.asarray(batch), jnp.zeros(()), None, None, kept)
-    np.testing.assert_array_equal(inference.out_of_bucket(code, jnp.asarray(batch)), expected)
+    np.testing.assert_array_equal(rooms.out_of_bucket(code, jnp.asarray(batch)), expected)
 
 
 def test_a_bucket_holds_the_picture_in_multiples_of_8(adain):
-  assert inference.bucket(adain, 16, 17) == (16, 24)
-  assert inference.bucket(adain, 375, 500) == (384, 512)
-  assert inference.bucket(adain, 513, 512) == (576, 512)
+  assert rooms.bucket(adain, 16, 17) == (16, 24)
+  assert rooms.bucket(adain, 375, 500) == (384, 512)
+  assert rooms.bucket(adain, 513, 512) == (576, 512)
 
 
 def test_some_pictures_keep_their_size(stylizers):
-  bucket, adain = inference.bucket, stylizers["adain"]
+  bucket, adain = rooms.bucket, stylizers["adain"]
   assert bucket(adain, 15, 100) is bucket(adain, 100, 15) is None  # enlarged as a style
   assert bucket(adain, 1408, 1408) == (1408, 1408)
   assert bucket(adain, 1409, 1408) is None  # rendered in strips
-  batch, extent = inference.in_bucket(adain, np.zeros((1600, 1500, 3), np.uint8))
+  batch, extent = rooms.in_bucket(adain, np.zeros((1600, 1500, 3), np.uint8))
   assert batch.shape == (1, 1600, 1500, 3) and extent is None
   for kernel_size, expected in ((1, (16, 16)), (3, (16, 16)), (5, None)):
     model = make_model("adaconv", {"kernel_size": kernel_size})
@@ -407,15 +407,15 @@ def test_what_is_compiled_beforehand_is_what_refines_and_renders(name, masked, c
   content = np.zeros((1, 40, 48, 3), np.uint8)
   extent = Extent(37, 45)
   masks = np.ones((2, 40, 48), np.float32) if masked else None
-  arguments = None, inference.detail_weight(0.5), masks, "style"
-  encoded = inference.encode_content(stylizer, content, extent, False)
-  code = inference.encode(stylizer, content)
-  part = inference.sampled(content, extent, (37, 45))
-  goal = inference.goal_of(stylizer, content, None, inference.goal_side((37, 45)))
-  inference.compile_refined(stylizer, arguments[1])
-  inference.compile_render_encoded(stylizer, encoded, 2 if masked else None, *arguments)
+  arguments = None, stages.detail_weight(0.5), masks, "style"
+  encoded = stages.encode_content(stylizer, content, extent, False)
+  code = stages.encode(stylizer, content)
+  part = stages.sampled(content, extent, (37, 45))
+  goal = stages.goal_of(stylizer, content, None, stages.goal_side((37, 45)))
+  stages.compile_refined(stylizer, arguments[1])
+  stages.compile_render_encoded(stylizer, encoded, 2 if masked else None, *arguments)
   with jax.log_compiles():
-    code = inference.refined(stylizer, code, part, goal, 1, arguments[1])
+    code = stages.refined(stylizer, code, part, goal, 1, arguments[1])
     codes = [code, code] if masked else code
-    inference.render_encoded(stylizer, encoded, codes, *arguments)
+    stages.render_encoded(stylizer, encoded, codes, *arguments)
   assert not [record for record in caplog.records if "ompiling" in record.getMessage()]

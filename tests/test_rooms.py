@@ -13,8 +13,7 @@ from small_models import picture, small_stylizer
 from strips import use_strips
 
 from adaconv_jax import inference, rooms, stylize
-from adaconv_jax.inference import bucket
-from adaconv_jax.rooms import SPARE, WORTH_COMPILING, Rooms
+from adaconv_jax.rooms import SPARE, WORTH_COMPILING, Rooms, bucket
 
 # In an order in which neither the first nor the largest holds all.
 SIZES = [
@@ -202,7 +201,7 @@ def test_progress_is_called_for_every_strip_and_changes_nothing(adain, monkeypat
     expected = stylize(content, styles, model=adain, **options)
     seen = []
     with monkeypatch.context() as patch:
-      patch.setattr(inference, "WHOLE_BYTES", 0)
+      patch.setattr(rooms, "WHOLE_BYTES", 0)
       use_strips(patch, 4 * 24 * 64 * 40)
       report = lambda done, total, seen=seen: seen.append((done, total))  # noqa: E731
       got = stylize(content, styles, model=adain, progress=report, **options)
@@ -212,7 +211,7 @@ def test_progress_is_called_for_every_strip_and_changes_nothing(adain, monkeypat
 
 
 def test_what_progress_raises_is_raised_and_the_next_picture_is_made(adain, monkeypatch, caplog):
-  monkeypatch.setattr(inference, "WHOLE_BYTES", 0)
+  monkeypatch.setattr(rooms, "WHOLE_BYTES", 0)
   use_strips(monkeypatch, 4 * 24 * 64 * 40)
   content, style = picture(0, 203, 24), picture(1, 18, 20)
 

@@ -18,7 +18,17 @@ from adaconv_jax.cli.attempt import attempt
 from adaconv_jax.cli.pairs import Pair
 from adaconv_jax.files import printable
 from adaconv_jax.host_cpu import return_memory
-from adaconv_jax.inference import (
+from adaconv_jax.models.canvas import look_stroke
+from adaconv_jax.models.pictures import on_device
+from adaconv_jax.models.refinement import StyleGoal
+from adaconv_jax.models.style_code import StyleCode, is_map
+from adaconv_jax.models.stylizer import ContentCode, Stylizer
+from adaconv_jax.ops.color import COLORS
+from adaconv_jax.ops.extent import Extent
+from adaconv_jax.ops.stroke import painted_size
+from adaconv_jax.results import saved_in
+from adaconv_jax.rooms import in_bucket, out_of_bucket
+from adaconv_jax.stages import (
   compile_in_palette,
   compile_refined,
   compile_render_encoded,
@@ -29,12 +39,10 @@ from adaconv_jax.inference import (
   evenness_weight,
   goal_of,
   goal_side,
-  in_bucket,
   in_palette,
   in_render,
   match,
   mix,
-  out_of_bucket,
   palette_of,
   palette_weight,
   refined,
@@ -43,15 +51,6 @@ from adaconv_jax.inference import (
   sampled,
   style_weight,
 )
-from adaconv_jax.models.canvas import look_stroke
-from adaconv_jax.models.pictures import on_device
-from adaconv_jax.models.refinement import StyleGoal
-from adaconv_jax.models.style_code import StyleCode, is_map
-from adaconv_jax.models.stylizer import ContentCode, Stylizer
-from adaconv_jax.ops.color import COLORS
-from adaconv_jax.ops.extent import Extent
-from adaconv_jax.ops.stroke import painted_size
-from adaconv_jax.results import saved_in
 
 T = TypeVar("T")
 

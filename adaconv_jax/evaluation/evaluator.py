@@ -18,7 +18,6 @@ from adaconv_jax.evaluation import artifacts
 from adaconv_jax.evaluation.peers import Peer
 from adaconv_jax.evaluation.similarity import Box, face_structure, load_lpips, ssim
 from adaconv_jax.images import ImageError, to_uint8
-from adaconv_jax.inference import detail_weight, goal_of, goal_side, refined, sampled
 from adaconv_jax.models.style_code import StyleCode
 from adaconv_jax.models.stylizer import ContentCode, Stylizer
 from adaconv_jax.models.transfer_model import Params
@@ -27,6 +26,7 @@ from adaconv_jax.ops.evenness import even_out
 from adaconv_jax.ops.filters import Array
 from adaconv_jax.ops.losses import content_loss, layer_stats, statistics_loss
 from adaconv_jax.ops.palette import match_palette, measure_palette
+from adaconv_jax.stages import detail_weight, goal_of, goal_side, refined, sampled
 from adaconv_jax.tensor_files import tensors_sha256
 from adaconv_jax.vgg import weights as vgg_weights
 from adaconv_jax.vgg.file import to_tensors

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from PIL import Image
 
-from adaconv_jax import images, inference
+from adaconv_jax import images, stages
 from adaconv_jax.files import EXAMPLES
 from adaconv_jax.models.stylizer import Stylizer
 
@@ -49,11 +49,11 @@ def largest_difference(
   """
   largest = 0.0
   for content, style in tried:
-    code = inference.encode(stylizer, style)
+    code = stages.encode(stylizer, style)
     for alpha in ALPHAS:
       strength = np.asarray(alpha, np.float32)
       # As an array, so that one program is compiled for all strengths.
-      ours = inference.render(stylizer, content, code, jax.device_put(strength))
+      ours = stages.render(stylizer, content, code, jax.device_put(strength))
       difference = np.abs(np.asarray(run(content, style, strength)) - np.asarray(ours)).max()
       largest = float(np.maximum(largest, 255 * difference))  # which keeps NaN
   return largest

@@ -21,8 +21,14 @@ from PIL import Image
 from adaconv_jax import images
 from adaconv_jax.checkpoints.load import load_model
 from adaconv_jax.files import EXAMPLES
-from adaconv_jax.inference import (
-  bucket,
+from adaconv_jax.models.canvas import look_stroke
+from adaconv_jax.models.refinement import MOST_STEPS
+from adaconv_jax.models.style_code import StyleCode, is_map
+from adaconv_jax.models.stylizer import Stylizer
+from adaconv_jax.ops.color import COLORS
+from adaconv_jax.ops.stroke import painted_size
+from adaconv_jax.rooms import bucket, in_bucket, out_of_bucket
+from adaconv_jax.stages import (
   detail_weight,
   encode,
   encode_content,
@@ -30,12 +36,10 @@ from adaconv_jax.inference import (
   evenness_weight,
   goal_of,
   goal_side,
-  in_bucket,
   in_palette,
   in_render,
   match,
   mix,
-  out_of_bucket,
   palette_of,
   palette_weight,
   refined,
@@ -43,12 +47,6 @@ from adaconv_jax.inference import (
   sampled,
   style_weight,
 )
-from adaconv_jax.models.canvas import look_stroke
-from adaconv_jax.models.refinement import MOST_STEPS
-from adaconv_jax.models.style_code import StyleCode, is_map
-from adaconv_jax.models.stylizer import Stylizer
-from adaconv_jax.ops.color import COLORS
-from adaconv_jax.ops.stroke import painted_size
 
 # Choices of size, in pixels of the shorter side; None is the picture's own.
 SIZES: dict[str, int | None] = {"512": 512, "1024": 1024, "2048": 2048, "full": None}

@@ -15,7 +15,7 @@ from PIL import Image
 from small_models import picture, small_stylizer
 from strips import use_strips
 
-from adaconv_jax import images, inference, stylize
+from adaconv_jax import images, inference, rooms, stages, stylize
 from adaconv_jax.cli import render_files
 from adaconv_jax.cli import stylize as command
 from adaconv_jax.cli.stylize import main
@@ -81,7 +81,7 @@ def test_an_output_that_another_process_makes_meanwhile_is_not_replaced(
     made.parent.mkdir(exist_ok=True)
     made.write_bytes(b"other")
     render.append(1)
-    return inference.render_encoded(*args)
+    return stages.render_encoded(*args)
 
   monkeypatch.setattr(render_files, "render_encoded", other)
   arguments = ["--content", "c/cat.png", "--style", "s/ink.png", "--output", output]
@@ -119,7 +119,7 @@ def test_folders_become_all_pairs_each_image_read_and_each_style_encoded_once(
 
 
 def test_the_first_style_is_encoded_beside_the_first_content(folder, monkeypatch):
-  encoded, encode = threading.Event(), inference.encode
+  encoded, encode = threading.Event(), stages.encode
   read_content = render_files._read_content
 
   def noted(*args):
@@ -221,7 +221,7 @@ def test_a_huge_picture_is_the_same_and_its_strips_are_shown(folder, monkeypatch
   arguments += ["--refine", "0"]  # whose steps enlarge rounding, which padding changes
   assert main([*arguments, "--output", "whole.png"]) == 0
   for module, name in (
-    (render_files, "HUGE"), (inference, "WHOLE_BYTES"), (tiling, "KEPT_BYTES"),
+    (render_files, "HUGE"), (rooms, "WHOLE_BYTES"), (tiling, "KEPT_BYTES"),
   ):  # fmt: skip
     monkeypatch.setattr(module, name, 0)
   use_strips(monkeypatch, 4 * 24 * 64 * 40)  # 40 rows

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from small_models import picture, small_stylizer
 
-from adaconv_jax import inference, stylize
+from adaconv_jax import stages, stylize
 from adaconv_jax.ops.extent import Extent
 from adaconv_jax.ops.palette import match_palette, measure_palette
 
@@ -100,14 +100,14 @@ def test_what_is_no_share_is_refused_by_name(adain, palette):
 def test_what_is_compiled_beforehand_is_what_gives_the_palette(caplog):
   """Also with an extent, weights and a map of alpha, as the command line has them."""
   pictures = np.zeros((1, 40, 48, 3), np.uint8)
-  alpha = inference.style_weight(np.full((40, 48), 0.5, np.float32), 1, (40, 48))
-  strength: Any = inference.palette_weight(0.5, "style")
+  alpha = stages.style_weight(np.full((40, 48), 0.5, np.float32), 1, (40, 48))
+  strength: Any = stages.palette_weight(0.5, "style")
   where = (None, alpha, Extent(37, 45), None)
-  palettes = [inference.palette_of(jnp.asarray(pictures))] * 2
-  inference.compile_in_palette(jnp.asarray(pictures), 2, strength, (0.3, 0.7), *where)
+  palettes = [stages.palette_of(jnp.asarray(pictures))] * 2
+  stages.compile_in_palette(jnp.asarray(pictures), 2, strength, (0.3, 0.7), *where)
   with jax.log_compiles():
-    inference.in_palette(jnp.asarray(pictures), palettes, strength, (0.3, 0.7), *where)
+    stages.in_palette(jnp.asarray(pictures), palettes, strength, (0.3, 0.7), *where)
   assert not [record for record in caplog.records if "ompiling" in record.getMessage()]
   with jax.log_compiles():
-    inference.in_palette(jnp.asarray(pictures), palettes, strength, (0.3, 0.7), None, None, None)
+    stages.in_palette(jnp.asarray(pictures), palettes, strength, (0.3, 0.7), None, None, None)
   assert [record for record in caplog.records if "ompiling" in record.getMessage()]

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from small_models import picture, small_stylizer
 
-from adaconv_jax import images, inference, stylize
+from adaconv_jax import images, rooms, stylize
 from adaconv_jax.cli import stylize as command
 from adaconv_jax.ops import tiling
 from adaconv_jax.ops.extent import Extent
@@ -53,7 +53,7 @@ def test_a_canvas_larger_than_any_file_is_refused_with_its_size_and_the_way_out(
 @pytest.mark.slow
 def test_a_small_picture_may_be_painted_in_strips(adain, monkeypatch):
   expected = adain.stylize(CONTENT, adain.encode_style(STYLE), 0.7, look_size=45)
-  monkeypatch.setattr(inference, "WHOLE_BYTES", tiling.image_bytes(40, 56))
+  monkeypatch.setattr(rooms, "WHOLE_BYTES", tiling.image_bytes(40, 56))
   got = stylize(CONTENT, STYLE, model=adain, alpha=0.7, look_size=45)  # at 45 x 68
   np.testing.assert_allclose(got, expected, atol=1e-5)
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from small_models import CROPPED, SETTINGS, cropping_stylizer, picture, small_stylizer
 
-from adaconv_jax import inference
+from adaconv_jax import stages
 from adaconv_jax.exports import onnx as onnx_format
 from adaconv_jax.exports.graph import Graph, code_length
 from adaconv_jax.models.adaconv import AdaConv
@@ -59,11 +59,11 @@ def levels(one, other):
 @pytest.mark.parametrize(("content_size", "style_size"), SIZES)
 def test_any_size_is_stylized_as_by_the_stylizer(stylizer, whole, content_size, style_size):
   content, style = picture(0, 1, *content_size), picture(1, 1, *style_size)
-  code = inference.encode(stylizer, style)
+  code = stages.encode(stylizer, style)
   for alpha in (0.0, 0.5, 1.0):
     got = whole(content=content, style=style, alpha=number(alpha))
     assert got.shape == content.shape and got.dtype == np.float32
-    expected = inference.render(stylizer, content, code, number(alpha))
+    expected = stages.render(stylizer, content, code, number(alpha))
     assert levels(got, expected) < EXACT, alpha
 
 
@@ -71,7 +71,7 @@ def test_any_size_is_stylized_as_by_the_stylizer(stylizer, whole, content_size, 
 def test_a_model_that_crops_styles_gets_their_middle_square(size, cropping):
   stylizer, encode = cropping
   style = picture(0, 1, *size)
-  code = jax.tree.leaves(inference.encode(stylizer, style))
+  code = jax.tree.leaves(stages.encode(stylizer, style))
   expected = np.concatenate([np.ravel(leaf) for leaf in code])
   assert np.abs(encode(style=style)[0] - expected).max() < 1e-4 * np.abs(expected).max()
 
@@ -96,7 +96,7 @@ def test_split_graphs_compute_the_same_as_the_single_one(stylizer, whole, tmp_pa
 
 def test_a_code_is_that_of_the_stylizer_array_after_array(stylizer, tmp_path):
   style = picture(3, 1, 70, 50)
-  arrays = jax.tree.leaves(inference.encode(stylizer, style))
+  arrays = jax.tree.leaves(stages.encode(stylizer, style))
   expected = np.concatenate([np.ravel(x) for x in arrays])
   got = load(stylizer, tmp_path, "style")(style=style)[0]
   np.testing.assert_allclose(got, expected, atol=1e-3 * np.abs(expected).max())
@@ -137,7 +137,7 @@ def test_encoders_pad_as_the_model_says(padding, tmp_path):
   stylizer = small_stylizer("adain")
   stylizer = dataclasses.replace(stylizer, vgg=VGG("vgg16", padding))
   style = picture(3, 1, 31, 40)
-  expected = np.concatenate([np.ravel(x) for x in inference.encode(stylizer, style)])
+  expected = np.concatenate([np.ravel(x) for x in stages.encode(stylizer, style)])
   got = load(stylizer, tmp_path, "style")(style=style)[0]
   np.testing.assert_allclose(got, expected, atol=1e-4 * np.abs(expected).max())
 
@@ -152,10 +152,10 @@ def test_kernels_of_other_sizes_and_groups_are_applied(tmp_path):
   run = load(stylizer, tmp_path, "stylize")
   for size in ((4, 20), (19, 33)):
     content, style = picture(0, 1, *size), picture(1, 1, 90, 60)
-    code = inference.encode(stylizer, style)
+    code = stages.encode(stylizer, style)
     for alpha in (0.5, 1.0):
       got = run(content=content, style=style, alpha=number(alpha))
-      assert levels(got, inference.render(stylizer, content, code, number(alpha))) < EXACT
+      assert levels(got, stages.render(stylizer, content, code, number(alpha))) < EXACT
 
 
 def test_a_model_of_another_kind_is_refused():

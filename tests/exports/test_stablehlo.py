@@ -12,7 +12,7 @@ import pytest
 from jax import export
 from small_models import CROPPED, cropping_stylizer, picture, small_stylizer
 
-from adaconv_jax import inference
+from adaconv_jax import stages
 from adaconv_jax.exports import stablehlo
 
 pytest.importorskip("flatbuffers", reason="needs flatbuffers")
@@ -56,11 +56,11 @@ def levels(one, other):
 def test_any_size_is_stylized_as_by_the_stylizer(stylizer, files, content_size, style_size):
   content, style = picture(0, 1, *content_size), picture(1, 1, *style_size)
   run = stablehlo.load(files / "stylize")
-  code = inference.encode(stylizer, style)
+  code = stages.encode(stylizer, style)
   for alpha in (0.0, 0.5, 1.0):
     got = run(content=content, style=style, alpha=number(alpha))
     assert got.shape == content.shape
-    expected = inference.render(stylizer, content, code, number(alpha))
+    expected = stages.render(stylizer, content, code, number(alpha))
     assert levels(got, expected) < EXACT, alpha
 
 
@@ -68,7 +68,7 @@ def test_any_size_is_stylized_as_by_the_stylizer(stylizer, files, content_size, 
 def test_a_model_that_crops_styles_gets_their_middle_square(size, cropping):
   stylizer, encode = cropping
   style = picture(0, 1, *size)
-  code = jax.tree.leaves(inference.encode(stylizer, style))
+  code = jax.tree.leaves(stages.encode(stylizer, style))
   expected = np.concatenate([np.ravel(leaf) for leaf in code])
   assert np.abs(encode(style=style)[0] - expected).max() < 1e-4 * np.abs(expected).max()
 
@@ -128,6 +128,6 @@ def test_a_fresh_process_without_this_package_runs_a_file(stylizer, files, tmp_p
   )  # fmt: skip
   assert done.returncode == 0, done.stderr.decode()
   (tmp_path / "got.npy").write_bytes(done.stdout)
-  code = inference.encode(stylizer, style)
-  expected = inference.render(stylizer, content, code, jax.numpy.float32(1))
+  code = stages.encode(stylizer, style)
+  expected = stages.render(stylizer, content, code, jax.numpy.float32(1))
   assert levels(np.load(tmp_path / "got.npy"), expected) < EXACT

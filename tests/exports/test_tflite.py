@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from small_models import CROPPED, cropping_stylizer, picture, small_stylizer
 
-from adaconv_jax import inference
+from adaconv_jax import stages
 from adaconv_jax.exports import tflite
 
 # Not `importorskip`, which would import TensorFlow where the other tests run.
@@ -46,10 +46,10 @@ def levels(one, other):
 def test_pictures_are_stylized_as_by_the_stylizer(stylizer, size, tmp_path):
   run = load(stylizer, tmp_path, "stylize", size)
   content, style = picture(0, 1, *size), picture(1, 1, *size)
-  code = inference.encode(stylizer, style)
+  code = stages.encode(stylizer, style)
   for alpha in (0.0, 0.5, 1.0):
     got = run(content=content, style=style, alpha=number(alpha))
-    expected = inference.render(stylizer, content, code, number(alpha))
+    expected = stages.render(stylizer, content, code, number(alpha))
     assert levels(got, expected) < EXACT, alpha
 
 
@@ -58,7 +58,7 @@ def test_a_model_that_crops_styles_gets_their_middle_square(size, tmp_path):
   stylizer = cropping_stylizer()
   encode = load(stylizer, tmp_path, "style", size)
   style = picture(0, 1, *size)
-  code = jax.tree.leaves(inference.encode(stylizer, style))
+  code = jax.tree.leaves(stages.encode(stylizer, style))
   expected = np.concatenate([np.ravel(leaf) for leaf in code])
   assert np.abs(encode(style=style)[0] - expected).max() < 1e-4 * np.abs(expected).max()
 
@@ -68,8 +68,8 @@ def test_split_graphs_compute_the_same_as_the_stylizer(stylizer, tmp_path):
   encode, render = (load(stylizer, tmp_path, graph, size) for graph in ("style", "content"))
   content, style = picture(2, 1, *size), picture(3, 1, *size)
   got = render(content=content, code=encode(style=style), alpha=number(0.5))
-  code = inference.encode(stylizer, style)
-  assert levels(got, inference.render(stylizer, content, code, number(0.5))) < EXACT
+  code = stages.encode(stylizer, style)
+  assert levels(got, stages.render(stylizer, content, code, number(0.5))) < EXACT
 
 
 def test_float16_halves_the_file_and_changes_little(tmp_path):

@@ -14,7 +14,7 @@ from local_server import serving
 from PIL import Image
 from small_models import picture, small_stylizer
 
-from adaconv_jax import inference
+from adaconv_jax import stages
 from adaconv_jax.exports import onnx as onnx_format
 
 ROOT = Path(__file__).parents[2]
@@ -114,8 +114,8 @@ def test_a_page_in_chromium_draws_the_same_picture(transform, runtime, tmp_path)
   assert isinstance(results, list), results
   for case, result in zip(cases, results, strict=True):
     got = np.asarray(result["data"], np.float32).reshape(result["dims"])
-    code = inference.encode(stylizer, case["style"])
-    expected = inference.render(stylizer, case["content"], code, np.asarray(case["alpha"]))
+    code = stages.encode(stylizer, case["style"])
+    expected = stages.render(stylizer, case["content"], code, np.asarray(case["alpha"]))
     assert got.shape == case["content"].shape
     assert 255 * np.abs(got - np.asarray(expected)).max() < 2
 
@@ -149,7 +149,7 @@ def test_the_page_of_the_documentation_draws_the_picture(runtime, tmp_path):
   shared = shared.replace("document.title =", "globalThis.pen = pen; document.title =")
   result = visit(shared + REPORT, folder, tmp_path / "profile")
   got = np.asarray(result["data"], np.float32).reshape(result["height"], result["width"], 4)
-  code = inference.encode(stylizer, drawn[1])
-  expected = np.asarray(inference.render(stylizer, drawn[0], code, None))[0]
+  code = stages.encode(stylizer, drawn[1])
+  expected = np.asarray(stages.render(stylizer, drawn[0], code, None))[0]
   assert (got[..., 3] == 255).all()
   assert np.abs(got[..., :3] - 255 * expected).max() < 2

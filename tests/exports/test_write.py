@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from small_models import small_stylizer
 
-from adaconv_jax import inference, save_bundle
+from adaconv_jax import save_bundle, stages
 from adaconv_jax.cli import export
 from adaconv_jax.exports import onnx as onnx_format
 from adaconv_jax.exports import stablehlo, verify, write
@@ -96,7 +96,7 @@ def test_a_smaller_difference_is_measured_in_levels():
 
   def shifted(content, style, alpha):
     return np.asarray(
-      inference.render(stylizer, content, inference.encode(stylizer, style), alpha)
+      stages.render(stylizer, content, stages.encode(stylizer, style), alpha)
     ) + np.float32(1.5 / 255)
 
   assert verify.largest_difference(shifted, stylizer, verify.pairs()) == pytest.approx(

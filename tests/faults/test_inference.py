@@ -13,7 +13,6 @@ from jax.sharding import NamedSharding, PartitionSpec
 from small_models import picture, small_stylizer
 
 from adaconv_jax import inference, load_model, save_bundle, stylize
-from adaconv_jax.inference import encode, encode_content, in_bucket, render_encoded
 from adaconv_jax.models import pictures
 from adaconv_jax.models.adaconv import GlobalStyleEncoder
 from adaconv_jax.models.pictures import check_pictures, check_weight
@@ -24,6 +23,8 @@ from adaconv_jax.ops.color import match_colors
 from adaconv_jax.ops.conv import conv
 from adaconv_jax.ops.losses import checkerboard_loss, style_loss
 from adaconv_jax.ops.palette import match_palette, measure_palette
+from adaconv_jax.rooms import in_bucket
+from adaconv_jax.stages import encode, encode_content, render_encoded
 
 TRANSFORMS = ["adain", "adaconv", "adaconv_plus"]
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from small_models import picture, small_stylizer
 
-from adaconv_jax import inference, stylize
+from adaconv_jax import rooms, stages, stylize
 from adaconv_jax.models.adaconv import AdaConv
 from adaconv_jax.models.adain import AdaIN
 from adaconv_jax.models.build import init_params, make_model, model_settings
@@ -90,13 +90,11 @@ def test_a_third_transform_needs_no_change_elsewhere(shift):
 @pytest.mark.slow
 def test_a_third_transform_is_rendered_in_buckets(shift):
   content, style = picture(2, 17, 22), picture(3, 18, 25)
-  (batch, extent), (styles, style_extent) = (
-    inference.in_bucket(shift, x) for x in (content, style)
-  )
+  (batch, extent), (styles, style_extent) = (rooms.in_bucket(shift, x) for x in (content, style))
   assert batch.shape[1:3] != content.shape[:2]
-  code = inference.encode(shift, styles, style_extent)
-  encoded = inference.encode_content(shift, batch, extent, False)
-  got = np.asarray(inference.render_encoded(shift, encoded, code, None))[0, :17, :22]
+  code = stages.encode(shift, styles, style_extent)
+  encoded = stages.encode_content(shift, batch, extent, False)
+  got = np.asarray(stages.render_encoded(shift, encoded, code, None))[0, :17, :22]
   np.testing.assert_allclose(got, stylize(content, style, model=shift), atol=2e-5)
 
 

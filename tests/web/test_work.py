@@ -13,7 +13,7 @@ from image_files import png, png_chunk
 from PIL import Image
 from small_models import small_stylizer
 
-from adaconv_jax import images, inference
+from adaconv_jax import images, inference, stages
 from adaconv_jax.web import work
 from adaconv_jax.web.work import Made, Refused, Studio, Wish
 
@@ -85,7 +85,7 @@ def test_the_first_picture_says_that_it_waits_for_compilation_and_a_similar_one_
 ):
   first, made = make(studio, wish(files))
   assert made.compiled and any("Compiling" in step for step in first)
-  render: Any = inference.render_encoded.jitted
+  render: Any = stages.render_encoded.jitted
   programs = render.programs()
   steps, made = make(studio, wish(files, content=files["similar"]))
   assert not made.compiled and not any("Compiling" in step for step in steps)
