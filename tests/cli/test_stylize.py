@@ -15,7 +15,7 @@ from PIL import Image
 from small_models import picture, small_stylizer
 from strips import use_strips
 
-from adaconv_jax import images, inference, rooms, stages, stylize
+from adaconv_jax import images, rooms, stages, stylize
 from adaconv_jax.cli import render_files
 from adaconv_jax.cli import stylize as command
 from adaconv_jax.cli.stylize import main
@@ -167,7 +167,7 @@ def odd_sizes(folder, *sizes):
 
 def compilations():
   names = ("_fit_style", "_encode_fitted", "_encode_content", "render_encoded")
-  return [getattr(inference, name).jitted.programs() for name in names]
+  return [getattr(stages, name).jitted.programs() for name in names]
 
 
 @pytest.mark.slow
