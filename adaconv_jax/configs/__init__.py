@@ -20,6 +20,7 @@ from adaconv_jax.files import expand
 
 if TYPE_CHECKING:  # which does not follow `__path__`
   from configs import adaconv as adaconv
+  from configs import adaconv_plus as adaconv_plus
   from configs import adain as adain
   from configs import finetune as finetune
   from configs import pretrained_adaconv as pretrained_adaconv
