@@ -427,11 +427,9 @@ def render(
   With an extent, the valid region of the contents, a canvas is in place of stroke and look_size.
   With `report`, strips are reported, see `render_watched`.
   """
-  if report:
-    with reporting([]):
-      return _render(stylizer, contents, code, alpha, detail, masks, color, stroke, look_size)
   sizes = (stroke, look_size, extent, canvas_size, canvas_extent)
-  return _render(stylizer, contents, code, alpha, detail, masks, color, *sizes)
+  with reporting([] if report else None):
+    return _render(stylizer, contents, code, alpha, detail, masks, color, *sizes)
 
 
 def render_watched(

@@ -52,15 +52,14 @@ class Skips(NamedTuple):
     """How many rows of a scale's input a skip depends on in addition, above and below."""
     if not self.source(scale) or not self._from_pictures:
       return 0
-    rows = 2 * STRIDE >> scale  # of the picture, for one of the input, which the scale doubles
-    return math.ceil(self._pixels(scale) / rows)
+    return math.ceil(self._pixels(scale) / self._rows(scale))
 
   def row_bytes(self, scale: int) -> int:
     """Bytes of the largest map that making a skip takes, for a row of the scale's input."""
     if not self.source(scale) or not self._from_pictures:
       return 0
     n, _, w, _ = self.sources[0].shape
-    return n * image_bytes(2 * STRIDE >> scale, w)
+    return n * image_bytes(self._rows(scale), w)
 
   def stats(
     self, scale: int, borders: Borders, region: jax.Array | None = None
@@ -94,6 +93,10 @@ class Skips(NamedTuple):
   @property
   def _from_pictures(self) -> bool:
     return len(self.sources) == 1
+
+  def _rows(self, scale: int) -> int:
+    """How many rows of the picture a row of the scale's input is, which the scale doubles."""
+    return 2 * STRIDE >> scale
 
   def _pixels(self, scale: int) -> int:
     """How many rows of the picture a row of the layer depends on, above and below."""
