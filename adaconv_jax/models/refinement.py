@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from adaconv_jax.models.networks import Networks
 from adaconv_jax.models.pictures import to_float
 from adaconv_jax.models.style_code import StyleCode, for_each, is_zero, over_axes
-from adaconv_jax.models.transfer_model import Params, TransferModel
 from adaconv_jax.ops.adain import ChannelStats
 from adaconv_jax.ops.detail import add_detail
 from adaconv_jax.ops.extent import Extent, resize_inside
@@ -54,31 +54,6 @@ _STYLE, _SELF_SIMILARITY, _PALETTE, _DETAIL = 8.0, 100.0, 300.0, 20.0
 _EVENNESS = 250.0
 # Adam's, for few steps.
 _RATE, _BETA1, _BETA2 = 0.04, 0.8, 0.95
-
-
-class Networks(NamedTuple):
-  """What renders, and what compares.
-
-  Attributes:
-    model: the trained part.
-    vgg: encoder and loss network.
-    params: of the model.
-    vgg_params: of the VGG.
-  """
-
-  model: TransferModel
-  vgg: VGG
-  params: Params
-  vgg_params: VGGParams
-
-  def see(self, pictures: jax.Array, layers: tuple[str, ...]) -> dict[str, jax.Array]:
-    """Computes layers of VGG, by name."""
-    seen: Any = self.vgg.apply({"params": self.vgg_params}, pictures, layers)
-    return seen
-
-  def apply(self, *args: Any, method: str) -> Any:
-    """Calls a method of the model."""
-    return self.model.apply({"params": self.params}, *args, method=method)
 
 
 class StyleGoal(NamedTuple):

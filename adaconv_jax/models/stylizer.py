@@ -1,15 +1,12 @@
 """The whole model: VGG encoder, the AdaIN or AdaConv transform, and the decoder.
 
 `stylize` is `encode_style` once per style, `encode_content` once per content, and `render` once per
-pair. These check and convert pictures; the private methods compute on batches of floats.
+pair. These check and convert pictures; `Networks` computes on batches of floats.
 """
 
 import dataclasses
-import functools
 import math
-from collections.abc import Callable, Mapping
-from fractions import Fraction
-from typing import Any, TypeAlias, cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +17,7 @@ from jax.typing import ArrayLike
 from adaconv_jax.models.canvas import Canvas, check_stroke, on_canvas
 from adaconv_jax.models.code_checks import check_code, check_codes, code_shapes, kind_of
 from adaconv_jax.models.decoder import SCALES
+from adaconv_jax.models.networks import ContentStats, Networks, borders_of
 from adaconv_jax.models.pictures import (
   as_weight,
   check_masks,
@@ -30,7 +28,6 @@ from adaconv_jax.models.pictures import (
   with_numbers,
 )
 from adaconv_jax.models.refinement import (
-  Networks,
   StyleGoal,
   check_steps,
   refine_code,
@@ -39,7 +36,7 @@ from adaconv_jax.models.refinement import (
   style_goal,
   style_side,
 )
-from adaconv_jax.models.skips import Skips, Sources
+from adaconv_jax.models.skips import Sources
 from adaconv_jax.models.style_code import (
   StyleCode,
   blend,
@@ -56,8 +53,6 @@ from adaconv_jax.ops.color import check_color, keep_chroma
 from adaconv_jax.ops.conv import reflect_pad_to_multiple
 from adaconv_jax.ops.detail import add_detail
 from adaconv_jax.ops.extent import (
-  UNPADDED,
-  Borders,
   Extent,
   mirror_all,
   resize_inside,
@@ -68,19 +63,11 @@ from adaconv_jax.ops.resize import resize
 from adaconv_jax.ops.sharding import automatic
 from adaconv_jax.ops.stroke import enlarge, resize_from
 from adaconv_jax.ops.tiling import (
-  by_strips,
-  image_bytes,
-  in_strips,
   one_by_one,
   stats_by_strips,
   too_large,
 )
-from adaconv_jax.vgg.network import ENCODER_LAYER, STRIDE, VGG, VGGParams, reach
-
-# Of every feature map that a model normalizes, in order, `[n, c]`, or `[1, c]` for all contents:
-# relu4_1 for AdaIN; what enters each of the four scales of the decoder for AdaConv, and for
-# AdaConvPlus the three layers of its skips after these.
-ContentStats: TypeAlias = tuple[ChannelStats, ...]
+from adaconv_jax.vgg.network import STRIDE, VGG, VGGParams
 
 # What `render` can do about colors; "match" is done to a style before it is encoded.
 RENDERED_COLORS = ("style", "luminance")
@@ -160,6 +147,10 @@ class Stylizer:
     sizes = [math.prod(np.shape(leaf)) for leaf in jax.tree.leaves(self.params)]
     return f"Stylizer({self.model.transform}, {sum(sizes):,} parameters, {self.vgg.arch})"
 
+  @property
+  def _networks(self) -> Networks:
+    return Networks(self.model, self.vgg, self.params, self.vgg_params)
+
   @with_numbers
   def fit_style(self, style: ArrayLike, extent: Extent | None = None) -> jax.Array:
     """Resizes styles to what is encoded; `encode_style` does so itself.
@@ -216,12 +207,12 @@ class Stylizer:
 
   @staticmethod
   def _encode_style(style: jax.Array, stylizer: "Stylizer", extent: Extent | None) -> StyleCode:
-    fitted = Stylizer._fit_style(style, stylizer, extent)
+    networks, fitted = stylizer._networks, Stylizer._fit_style(style, stylizer, extent)
     if stylizer.model.style_size is not None:
-      features, where = stylizer._features(fitted), None  # resized
+      features, where = networks.encode(fitted), None  # resized
     else:
-      features, where, _ = stylizer._padded_features(fitted, extent)
-    return stylizer._apply(features, where, method="encode_style")
+      features, where, _ = networks.encode_padded(fitted, extent)
+    return networks.apply(features, where, method="encode_style")
 
   def code_shapes(self) -> StyleCode:
     """Returns the shapes and types of a code of one style, `jax.ShapeDtypeStruct`."""
@@ -308,8 +299,7 @@ class Stylizer:
     detail: float | jax.Array = 0.0,
   ) -> StyleCode:
     """Does as `refine`, with contents from `refinement.sample` and what `style_goal` measures."""
-    networks = Networks(self.model, self.vgg, self.params, self.vgg_params)
-    return refine_code(networks, code, contents, goal, steps, detail)
+    return refine_code(self._networks, code, contents, goal, steps, detail)
 
   @with_numbers
   def stylize(
@@ -425,7 +415,7 @@ class Stylizer:
     content, extent = on_canvas(whole, extent, stroke, look_size, canvas)
     # Those of 8 bits become floats strip by strip.
     seen = pictures if content is whole else content
-    features, _, skips = self._padded_features(seen, extent, self.model.content_layers)
+    features, _, skips = self._networks.encode_padded(seen, extent, self.model.content_layers)
     own_style = lost = None
     if for_alpha and self.model.alpha_needs_own_style:
       own_style = automatic(Stylizer._encode_style, content, self, extent, by_image=True)
@@ -447,8 +437,9 @@ class Stylizer:
     skips: tuple[jax.Array, ...],
   ) -> jax.Array:
     _, h, w, _ = content.shape
-    sources = stylizer._sources(content, skips)
-    decoded = stylizer._decode_all(features, own_style, _borders(extent, h), sources=sources)
+    networks, borders = stylizer._networks, borders_of(extent, h)
+    sources = networks.sources(content, skips)
+    decoded = networks.decode(features, own_style, borders, sources=sources)
     return content - decoded[:, :h, :w]
 
   @with_numbers
@@ -570,13 +561,14 @@ class Stylizer:
     Returns:
       `[n, h', w', 3]`, with masks `[K n, h', w', 3]`, all contents in the first style first.
     """
+    networks = self._networks
     canvas, extent = content.painted()
     n, h, w, _ = canvas.shape
-    borders, regions, repeat = _borders(extent, h), None, len(codes)
+    borders, regions, repeat = borders_of(extent, h), None, len(codes)
     features, own_style, code = content.features, content.own_style, codes[0]
     lost: Any = content.lost  # not None for an alpha other than 1
     seen = content.pictures if content.canvas is None else canvas
-    sources = self._sources(seen, content.skips)
+    sources = networks.sources(seen, content.skips)
     if masks is not None:
       code = stack_codes(codes, n)
       regions = self._regions(masks, content)
@@ -588,7 +580,7 @@ class Stylizer:
       if masks is not None and not self.model.needs_scale_stats:  # normalizes nothing at alpha 0
         lost = jnp.tile(lost, (repeat, 1, 1, 1))
       elif masks is not None:
-        decoded = self._decode_all(features, own_style, borders, None, regions, sources=sources)
+        decoded = networks.decode(features, own_style, borders, None, regions, sources=sources)
         lost = canvas - decoded[:, :h, :w]
       if self.model.alpha_needs_own_style:
         code = blend(own_style, code, alpha)
@@ -604,12 +596,12 @@ class Stylizer:
     given = () if first is None else (first,)  # a model that is never given any need not take them
 
     def normalize(features: jax.Array) -> jax.Array:
-      return self._apply(features, code, alpha, where, *given, method="content_target")
+      return networks.apply(features, code, alpha, where, *given, method="content_target")
 
     if huge and first is not None:  # strip by strip, so that there is no second map of this size
-      pictures = self._decode_all(features, code, borders, stats, prepare=normalize)
+      pictures = networks.decode(features, code, borders, stats, prepare=normalize)
     else:
-      pictures = self._decode_all(
+      pictures = networks.decode(
         normalize(features), code, borders, stats, regions, sources=sources
       )
     pictures = pictures[:, :h, :w]
@@ -631,39 +623,6 @@ class Stylizer:
       strides = strides[:1]
     return tuple(shrink(masks, stride) for stride in strides)
 
-  def _decode_all(
-    self,
-    target: jax.Array,
-    code: StyleCode | None,
-    borders: Borders,
-    stats: ContentStats | None = None,
-    regions: tuple[jax.Array, ...] | None = None,
-    prepare: Callable[[jax.Array], jax.Array] | None = None,
-    sources: Sources = (),
-  ) -> jax.Array:
-    """Decodes to pictures in [0, 1].
-
-    Args:
-      target: the input of the decoder.
-      code: the styles; None for a model that has none without a style.
-      borders: where the pictures end.
-      stats: see `_decode`.
-      regions: see `_decode`.
-      prepare: makes the input of the decoder of some rows of `target`; None: `target` is that.
-      sources: of the skips of all contents.
-    """
-    size = (target.shape[1] * STRIDE, target.shape[2] * STRIDE)
-    leaves = jax.tree.leaves(code)
-    if not leaves or leaves[0].shape[0] == 1:  # one for all contents, even after the blend
-      decode = lambda x, s, r, b: self._decode(  # noqa: E731
-        x, code, borders, s, r, prepare=prepare, sources=b
-      )
-      pictures = one_by_one(decode, target, stats, regions, sources, size=size)
-    else:
-      decode = lambda x, c, s, r, b: self._decode(x, c, borders, s, r, sources=b)  # noqa: E731
-      pictures = one_by_one(decode, target, code, stats, regions, sources, size=size)
-    return jnp.clip(pictures, 0, 1)
-
   @with_numbers
   def content_stats(self, content: ContentCode, code: StyleCode) -> ContentStats:
     """Computes the statistics that `render` normalizes the contents with.
@@ -680,21 +639,22 @@ class Stylizer:
       For every normalization of the model its mean and deviation, each `[n, c]`.
     """
     check_code(self.model, self.params, code)
+    networks = self._networks
     canvas, extent = content.painted()
-    n, borders = canvas.shape[0], _borders(extent, canvas.shape[1])
+    n, borders = canvas.shape[0], borders_of(extent, canvas.shape[1])
     if not self.model.needs_scale_stats:
       return (channel_stats(content.features, where=borders.inside(content.features)),)
     given = content.stats and for_each(n, content.stats)
     size = (content.features.shape[1] * STRIDE, content.features.shape[2] * STRIDE)
     seen = content.pictures if content.canvas is None else canvas
-    sources = self._sources(seen, content.skips)
+    sources = networks.sources(seen, content.skips)
 
     def measure(
       features: jax.Array, given: ContentStats | None, sources: Sources, code: StyleCode
     ) -> ContentStats:
       measured: list[ChannelStats] = []
-      self._decode(features, code, borders, given, measured=measured, sources=sources)
-      skips = self._skips(sources)
+      networks.decode_scales(features, code, borders, given, measured=measured, sources=sources)
+      skips = networks.skips(sources)
       of_skips = [skips.stats(scale, borders) for scale in range(len(SCALES))]
       return (*measured, *(stats for stats in of_skips if stats is not None))
 
@@ -703,198 +663,10 @@ class Stylizer:
       return one_by_one(one, content.features, given, sources, size=size)
     return one_by_one(measure, content.features, given, sources, code, size=size)
 
-  def _padded_features(
-    self, images: jax.Array, extent: Extent | None, layers: tuple[str, ...] = ()
-  ) -> tuple[jax.Array, jax.Array | None, tuple[jax.Array, ...]]:
-    """Looks at images padded to a multiple of 8.
-
-    Returns:
-      relu4_1; where it is valid, None: everywhere; and the other layers asked for, none of images
-      that are too large to keep them.
-    """
-    if extent is None:
-      borders, padded = UNPADDED, reflect_pad_to_multiple(images, STRIDE)
-    else:
-      borders, padded = _borders(extent, images.shape[1]), mirror_all(images, extent)
-    if not layers or (extent is None and in_strips(*padded.shape[:3])):
-      features, others = self._features(padded, borders), ()
-    else:
-      wanted, size = (*layers, ENCODER_LAYER), (padded.shape[1], padded.shape[2])
-      *others, features = one_by_one(lambda x: self._see(x, wanted, borders), padded, size=size)
-    return features, borders.inside(features), tuple(others)
-
-  def _features(self, images: jax.Array, borders: Borders = UNPADDED) -> jax.Array:
-    size = (images.shape[1], images.shape[2])
-    return one_by_one(lambda x: self._encode(x, borders), images, size=size)
-
-  def _encode(self, images: jax.Array, borders: Borders) -> jax.Array:
-    encode = lambda images: self._see(images, (ENCODER_LAYER,), borders)[0]  # noqa: E731
-
-    if images.shape[1] % STRIDE:  # a `style_size` that is not a multiple
-      return encode(images)
-    return by_strips(
-      encode,
-      images,
-      reach=reach(self.vgg.arch, ENCODER_LAYER),
-      row_bytes=images.shape[0] * image_bytes(1, images.shape[2]),
-      scale=Fraction(1, STRIDE),
-      whole=borders is not UNPADDED,
-    )
-
-  def _see(
-    self, images: jax.Array, layers: tuple[str, ...], borders: Borders = UNPADDED
-  ) -> tuple[jax.Array, ...]:
-    """Returns layers of VGG, of images of which height and width are multiples of the strides."""
-    outputs = self.vgg.apply({"params": self.vgg_params}, to_float(images), layers, borders)
-    maps = cast(Mapping[str, jax.Array], outputs)
-    return tuple(maps[layer] for layer in layers)
-
-  def _sources(self, images: jax.Array, kept: tuple[jax.Array, ...]) -> Sources:
-    """Returns what the skips of contents are made from.
-
-    Args:
-      images: the contents as they are painted; uint8 or floats.
-      kept: the skips, if they were kept.
-    """
-    if kept or not self.model.content_layers:
-      return kept
-    return (reflect_pad_to_multiple(images, STRIDE),)
-
-  def _skips(self, sources: Sources) -> Skips:
-    see = lambda images, layer: self._see(images, (layer,))[0]  # noqa: E731
-    return Skips(self.model.content_layers, sources, see, self.vgg.arch)
-
-  def _decode(
-    self,
-    features: jax.Array,
-    code: StyleCode | None,
-    borders: Borders,
-    given: ContentStats | None = None,
-    regions: tuple[jax.Array, ...] | None = None,
-    measured: list[ChannelStats] | None = None,
-    prepare: Callable[[jax.Array], jax.Array] | None = None,
-    sources: Sources = (),
-  ) -> jax.Array:
-    """Decodes scale by scale, between which a model may need the whole feature map's statistics.
-
-    Args:
-      features: the input of the first scale.
-      code: the styles.
-      borders: where the pictures end within the features.
-      given: the statistics to use; None: the features' own.
-      regions: the weights of positions in the features' own statistics, for every scale; None: all
-        are alike.
-      measured: a list to put the features' own statistics into, and nothing is decoded after the
-        last.
-      prepare: see `_decode_all`; for a model that does not need the statistics of scales.
-      sources: of the skips of these contents.
-    """
-    skips = self._skips(sources)
-    needs_stats = self.model.needs_scale_stats
-    last = len(SCALES) - 1
-    for scale in range(len(SCALES)):
-      where, stats = borders.inside(features), None
-      if needs_stats and regions is None:
-        stats = channel_stats(features, where=where)
-      elif needs_stats and regions is not None:
-        stats = region_stats(features, regions[scale], where=where)
-      if measured is not None and stats is not None:
-        measured.append(stats)
-        if len(measured) == len(SCALES):
-          break
-      if given is not None and stats is not None:
-        stats = widen_stats(given[scale], stats)
-      decode = self._scale_decoder(scale, code, stats, borders, skips, given, regions)
-      beside = skips.source(scale)
-      if prepare is not None and scale == 0:
-        decode = lambda rows, first=prepare, second=decode: second(first(rows))  # noqa: E731
-      row_bytes = max(_row_bytes(scale, features), skips.row_bytes(scale))
-      sizes = {"reach": self._reach(scale, skips), "row_bytes": row_bytes}
-      grow = Fraction(2 if scale else 1)
-      plain = borders is UNPADDED and regions is None and measured is None
-      if plain and scale == last - 1 and too_large(_output_bytes(scale, features)):
-        own = None
-        if needs_stats:
-          own = stats_by_strips(decode, features, *beside, **sizes, scale=grow)
-        if own is not None or not needs_stats:
-          if own is not None and given is not None:
-            own = widen_stats(given[last], own)
-          finish = self._scale_decoder(last, code, own, borders, skips, given, regions)
-          count = len(beside)
-          return by_strips(
-            lambda rows, *rest, first=decode, second=finish, at=count: second(
-              first(rows, *rest[:at]), *rest[at:]
-            ),
-            features,
-            *beside,
-            *skips.source(last),
-            reach=self._reach(scale, skips) + math.ceil(self._reach(last, skips) / 2),
-            row_bytes=4 * _row_bytes(last, features),  # two rows of it, twice as long
-            scale=grow * 2,
-          )
-      whole = borders is not UNPADDED
-      features = by_strips(decode, features, *beside, **sizes, scale=grow, whole=whole)
-    return features
-
-  def _reach(self, scale: int, skips: Skips) -> int:
-    """How many rows of a scale's input an output row depends on, above and below."""
-    kernels = len(SCALES[scale][1]) if scale == 0 else math.ceil(len(SCALES[scale][1]) / 2)
-    return self.model.kernel_size // 2 + kernels + 1 + skips.reach(scale)
-
-  def _scale_decoder(
-    self,
-    scale: int,
-    code: StyleCode,
-    stats: ChannelStats | None,
-    borders: Borders,
-    skips: Skips,
-    given: ContentStats | None,
-    regions: tuple[jax.Array, ...] | None,
-  ) -> Callable[..., jax.Array]:
-    """Returns what decodes rows of a scale's input, and of the source of its skip if it has one."""
-    decode = functools.partial(self._decode_scale, scale, code, stats, borders)
-    if not skips.source(scale):
-      return decode
-    at = len(SCALES) + scale - 1  # its place in tuples that have all scales first
-    own = skips.stats(scale, borders, None if regions is None else regions[at])
-    if given is not None and own is not None:
-      own = widen_stats(given[at], own)
-    return lambda features, source: decode(features, skips.make(scale, source), own)
-
-  def _decode_scale(
-    self,
-    scale: int,
-    code: StyleCode,
-    stats: ChannelStats | None,
-    borders: Borders,
-    features: jax.Array,
-    *skip: Any,
-  ) -> jax.Array:
-    return self._apply(scale, features, code, stats, borders, *skip, method="decode_scale")
-
-  def _apply(self, *args: Any, method: str) -> Any:
-    return self.model.apply({"params": self.params}, *args, method=method)
-
-
-def _row_bytes(scale: int, features: jax.Array) -> int:
-  """Bytes of the largest feature map inside a scale, per row of its input `features`."""
-  n, _, w, _ = features.shape
-  return 4 * n * w * (4 if scale else 1) * SCALES[scale][0]
-
-
-def _output_bytes(scale: int, features: jax.Array) -> int:
-  n, h, w, _ = features.shape
-  return 4 * n * h * w * (4 if scale else 1) * SCALES[scale][1][-1]
-
 
 def _batch(name: str, pictures: ArrayLike, extent: Extent | None) -> jax.Array:
   """Checks pictures, and returns a batch of floats."""
   return _as_batch(check_pictures(name, pictures, values=extent is None))
-
-
-def _borders(extent: Extent | None, rows: int) -> Borders:
-  """Makes the borders of contents in arrays of `rows` rows; they are padded to a multiple of 8."""
-  return UNPADDED if extent is None else Borders(extent.padded(STRIDE), rows)
 
 
 def _as_batch(pictures: jax.Array | np.ndarray) -> jax.Array:

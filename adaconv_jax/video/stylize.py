@@ -22,10 +22,11 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from adaconv_jax.checkpoints.load import DEFAULT_MODEL, load_model
+from adaconv_jax.models.networks import ContentStats
 from adaconv_jax.models.pictures import check_pictures, from_float, on_device, to_float
 from adaconv_jax.models.refinement import check_steps
 from adaconv_jax.models.style_code import StyleCode, blend, check_mix, over_axes
-from adaconv_jax.models.stylizer import ContentStats, Stylizer
+from adaconv_jax.models.stylizer import Stylizer
 from adaconv_jax.ops.adain import ChannelStats
 from adaconv_jax.ops.evenness import even_out
 from adaconv_jax.ops.palette import fit_colors, move_colors

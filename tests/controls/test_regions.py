@@ -15,7 +15,7 @@ from small_models import picture, small_stylizer
 from adaconv_jax import images, stylize
 from adaconv_jax.cli import stylize as command
 from adaconv_jax.files import EXAMPLES
-from adaconv_jax.models.stylizer import Stylizer
+from adaconv_jax.models.networks import Networks
 
 TRANSFORMS = ["adain", "adaconv", "adaconv_plus"]
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in TRANSFORMS[1:]]
@@ -113,12 +113,14 @@ def test_alpha_0_is_the_content_with_masks_too(stylizers, transform):
 
 def test_the_content_is_encoded_once_and_decoded_once_per_style(adain, monkeypatch):
   encoded, decoded = [], []
-  encode, decode = Stylizer._features, Stylizer._decode
+  encode, decode = Networks.encode, Networks.decode_scales
   monkeypatch.setattr(
-    Stylizer, "_features", lambda s, x, *a: encoded.append(x.shape[0]) or encode(s, x, *a)
+    Networks, "encode", lambda s, x, *a: encoded.append(x.shape[0]) or encode(s, x, *a)
   )
   monkeypatch.setattr(
-    Stylizer, "_decode", lambda s, x, *a, **k: decoded.append(x.shape[0]) or decode(s, x, *a, **k)
+    Networks,
+    "decode_scales",
+    lambda s, x, *a, **k: decoded.append(x.shape[0]) or decode(s, x, *a, **k),
   )
   code = adain.encode_style
   codes = [jax.eval_shape(lambda x: code(x), style) for style in (FIRST, SECOND, FIRST)]

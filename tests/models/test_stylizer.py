@@ -16,6 +16,7 @@ from adaconv_jax.models.adaconv import AdaConv
 from adaconv_jax.models.adain import AdaIN
 from adaconv_jax.models.build import init_params, make_model, model_settings
 from adaconv_jax.models.decoder import SCALES, Decoder
+from adaconv_jax.models.networks import Networks
 from adaconv_jax.models.style_code import blend, mix_codes
 from adaconv_jax.models.stylizer import Stylizer
 from adaconv_jax.ops.adaconv import adaconv
@@ -215,9 +216,9 @@ def test_alpha_blends_with_the_content_and_adds_what_its_reconstruction_loses(tr
 @pytest.mark.parametrize("transform", TRANSFORMS)
 def test_only_an_alpha_below_1_decodes_once_more(transform, monkeypatch):
   stylizer, code, calls = cached_stylizer(transform), codes(transform), []
-  decode = Stylizer._decode
+  decode = Networks.decode_scales
   counted = lambda *args, **kw: (calls.append(1), decode(*args, **kw))[1]  # noqa: E731
-  monkeypatch.setattr(Stylizer, "_decode", counted)
+  monkeypatch.setattr(Networks, "decode_scales", counted)
   for alpha, times in ((1.0, 1), (1, 1), (0.5, 2), (np.array([1.0, 1.0]), 2)):
     calls.clear()
     jax.eval_shape(lambda x, a=alpha: stylizer.stylize(x, code, a), CONTENTS)

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 
+from adaconv_jax.models.networks import Networks
 from adaconv_jax.models.stylizer import Stylizer
 from adaconv_jax.ops import tiling
 from adaconv_jax.ops.adain import channel_stats
@@ -259,10 +260,10 @@ def test_images_one_by_one_are_those_of_the_batch(transform, styles, alpha, monk
   together = jax.jit(run)(stylizer)
   monkeypatch.setattr(tiling, "ALONE_BYTES", 0)
   sizes = []
-  decode = Stylizer._decode
+  decode = Networks.decode_scales
   monkeypatch.setattr(
-    Stylizer,
-    "_decode",
+    Networks,
+    "decode_scales",
     lambda self, x, *rest, **kw: (sizes.append(len(x)), decode(self, x, *rest, **kw))[1],
   )
   # A new function, because a function is not traced twice.
