@@ -13,8 +13,9 @@ differs from a disk:
 - Nothing can be appended to an object, and there are no locks.
 
 Requests that fail because the bucket is busy or does not answer are repeated for about half a
-minute. After that they raise a `ConnectionError`, and what repeating does not help raises another
-`OSError`; the message names the path and the way out.
+minute. After that they raise a `ConnectionError`, which also an `AccessRefused` is: it says nothing
+of one file, because all others would meet it, too. What is wrong with a file raises another
+`OSError`. The message names the path and the way out.
 """
 
 import contextlib
@@ -34,6 +35,11 @@ from etils.epath.gpath import PosixGPath
 from adaconv_jax.extras import MissingExtra
 
 T = TypeVar("T")
+
+
+class AccessRefused(PermissionError, ConnectionError):
+  """A bucket refuses access, maybe only now, because a login has expired."""
+
 
 # The package that has the file system of a scheme, and how to get it.
 PACKAGES = {"gs": "gcsfs", "s3": "s3fs", "az": "adlfs", "hf": "huggingface_hub"}
@@ -169,7 +175,7 @@ def _explained(error: Exception, uri: str) -> OSError:
     credentials = True
   if credentials:
     way_out = LOG_IN.get(scheme, "check the credentials")
-    return PermissionError(f"{uri}: access is refused; {way_out} ({reason})")
+    return AccessRefused(f"{uri}: access is refused; {way_out} ({reason})")
   if isinstance(error, IsADirectoryError | NotADirectoryError):
     return error
   # gcsfs has a ValueError for some of them.

@@ -459,9 +459,9 @@ def _unwritable_in_bucket(folder: "RemotePath") -> str | None:
   trial = folder / f".{uuid.uuid4().hex}"
   try:
     trial.write_bytes(b"")
-  except ConnectionError:
-    raise
   except OSError as error:
+    if isinstance(error, ConnectionError) and not isinstance(error, PermissionError):
+      raise
     return described(error).replace(str(trial), str(folder))
   with contextlib.suppress(OSError):  # who may write may be one who may not delete
     trial.unlink()

@@ -520,6 +520,30 @@ def test_a_bucket_that_does_not_answer_is_no_image_that_was_changed(bucket, monk
       Images(manifest, allowed_broken=5)
 
 
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_bucket_that_refuses_access_midway_is_no_broken_image(
+  bucket, status, monkeypatch, capsys
+):
+  without_waiting(monkeypatch)
+  source, out = open_source(f"{DATA}/content", role="content"), f"gs://runs/refused-{status}"
+  media = []
+
+  def fault(method, url):
+    media.extend([url] if "alt=media" in url and "content" in url else [])
+    return status if len(media) > 2 else None
+
+  bucket.fault = fault
+  try:
+    assert pack.main([f"--input={DATA}/content", f"--output={out}", "--workers=1"]) == 2
+    with pytest.raises(PermissionError):
+      scan(source, role="content", min_size=1)
+  finally:
+    bucket.fault = lambda *_: None
+  (line,) = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
+  assert "access is refused; run `gcloud auth" in line
+  assert not (expand(out) / "packed.json").exists()
+
+
 def test_a_packed_set_in_a_bucket_that_is_damaged_is_one_line(bucket, capsys):
   out = expand("gs://runs/damaged-set")
   arguments = [f"--input={DATA}/content", f"--output={out}", "--size=64"]

@@ -393,7 +393,7 @@ def _metadata_fault(path: Path) -> str | None:
   except FileNotFoundError:
     return None  # which makes the checkpoint unusable, but not the others
   except (OSError, ValueError) as error:
-    if is_remote(path) and isinstance(error, ConnectionError | PermissionError):
+    if isinstance(error, ConnectionError):
       raise  # says nothing of the checkpoint
     reason = error.strerror or error if isinstance(error, OSError) else error
     return f"{_METADATA}: {str(reason).removeprefix(f'{path}: ')}"

@@ -42,7 +42,7 @@ def attempt(
       picture may be asked for in several places.
 
   Raises:
-    ConnectionError: a bucket does not answer. Every other picture would wait for it as long.
+    ConnectionError: a bucket does not answer, or refuses access; so would it for the others.
   """
   try:
     return action(*args)

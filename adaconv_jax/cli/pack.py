@@ -4,14 +4,16 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from adaconv_jax.bars import Bar
 from adaconv_jax.cli.attempt import EXIT_DONE, EXIT_INTERRUPTED, EXIT_USAGE, report, report_skipped
 from adaconv_jax.cli.options import Parser, in_range, path_text
 from adaconv_jax.data.pack import Settings, pack
-from adaconv_jax.data.packed import INDEX
+from adaconv_jax.data.packed import INDEX, is_begun, is_packed
 from adaconv_jax.data.sources import open_source
 from adaconv_jax.files import described, expand, is_same, printable, unwritable
+from adaconv_jax.images import image_names
 from adaconv_jax.lock import WorkdirInUse
 
 
@@ -37,6 +39,7 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "adaconv pack") -> in
     # be ignored.
     if is_same(args.input, output):
       raise ValueError(f"--output: expected another folder than --input, got {name} for both")
+    _check_has_no_others(output)
     source = open_source(args.input, role="--input")
     if left_out := getattr(source, "left_out", ""):
       report(f"--input: {left_out}")
@@ -57,6 +60,16 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "adaconv pack") -> in
     f"{len(packed.skipped)} skipped{earlier}"
   )
   return EXIT_DONE
+
+
+def _check_has_no_others(output: Path) -> None:
+  """Raises if a folder has images that a packed set in it would hide from trainings."""
+  if output.is_dir() and not is_packed(output) and not is_begun(output):
+    if names := list(image_names(output)[0]):
+      raise ValueError(
+        f"--output: expected an empty folder or a new one, got {printable(output)} with "
+        f"{len(names)} images, such as {printable(names[0])}, which the packed set would hide"
+      )
 
 
 def _parser(prog: str = "adaconv pack") -> argparse.ArgumentParser:

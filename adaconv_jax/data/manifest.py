@@ -26,6 +26,10 @@ log = logging.getLogger(__name__)
 
 # Number of images whose bytes are compared when a run is resumed; the others are on first use.
 _COMPARED_AT_START = 200
+# How the reason of an image begins that was not even read.
+UNREAD = "cannot be read"
+# More of these than both are a folder that has gone away, and no broken images.
+FEW_UNREAD, UNREAD_SHARE = 10, 0.1
 _WAY_OUT = "restore it, or start a new run in another workdir"
 
 
@@ -106,7 +110,8 @@ def scan(source: Source, *, role: str, min_size: int) -> Manifest:
     min_size: pixels that the shorter side of an image must have at least; may be 0.
 
   Raises:
-    ValueError: no image is usable.
+    ValueError: no image is usable, or more than a tenth cannot be read.
+    ConnectionError: it is in a bucket that does not answer, or refuses access.
   """
 
   def examine(index: int) -> tuple[int, str, str]:
@@ -119,7 +124,7 @@ def scan(source: Source, *, role: str, min_size: int) -> Manifest:
     except ConnectionError:
       raise  # a bucket that does not answer is no broken image
     except OSError as error:
-      return 0, "", f"cannot be read ({error.strerror or error})"
+      return 0, "", f"{UNREAD} ({error.strerror or error})"
     except ImageError as error:
       return 0, "", str(error).removeprefix(f"{source.names[index]}: ")
     width, height = image.size
@@ -159,10 +164,35 @@ def _manifest(role: str, source: Source, found: Sequence[tuple[int, str, str]]) 
   kept = tuple((name, size) for name, (size, _, reason) in pairs if not reason)
   digests = tuple(found for _, (_, found, reason) in pairs if not reason)
   skipped = tuple((name, reason) for name, (*_, reason) in pairs if reason)
+  check_read(f"config.data.{role}", source, skipped)
   manifest = Manifest(role, source.spec, kept, skipped, digests)
   if not kept:
     raise ValueError(f"config.data.{role}: no usable image. {manifest.report()}")
   return manifest
+
+
+def check_read(option: str, source: Source, skipped: Sequence[tuple[str, str]]) -> None:
+  """Checks that not many images were skipped because their files could not even be read.
+
+  Each by itself is skipped. But a share that is unmounted while it is read, or a bucket that is
+  deleted, must not leave what was read before as the whole set.
+
+  Args:
+    option: what errors name.
+    source: all images.
+    skipped: name and reason of each one that is not usable.
+
+  Raises:
+    ValueError: more than `FEW_UNREAD`, and more than `UNREAD_SHARE` of all.
+  """
+  unread = [(name, reason) for name, reason in skipped if reason.startswith(UNREAD)]
+  if len(unread) > max(FEW_UNREAD, UNREAD_SHARE * len(source)):
+    name, reason = unread[0]
+    raise ValueError(
+      f"{option}: {len(unread)} of {len(source)} images in {printable(source.spec)} cannot be "
+      f"read, the first: {printable(f'{name}: {reason}')}; make them readable or take them out of "
+      "the folder, and rerun the same command"
+    )
 
 
 def split_heldout(manifest: Manifest, count: int, seed: int) -> tuple[Manifest, Manifest]:

@@ -6,7 +6,8 @@ after those. When all are there, their lists become the index.
 
 Names and sizes of the images are compared with those of an earlier run, and what the file system or
 the bucket says of when they were written. Where only the latter differs, as after copying them, the
-bytes are compared, which takes reading, but no decoding.
+bytes are compared, which takes reading, but no decoding. Images that could not be read then are
+tried again.
 """
 
 import collections
@@ -19,7 +20,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from adaconv_jax.data.manifest import digest
+from adaconv_jax.data.manifest import UNREAD, check_read, digest
 from adaconv_jax.data.packed import (
   INDEX,
   PARTS,
@@ -151,8 +152,9 @@ def pack(
     progress: called with the number of images that are done since the last call.
 
   Raises:
-    ValueError: no image is usable; `output` has another packed set, one of images that were changed
-      since then, or one that is damaged.
+    ValueError: no image is usable, or more than a tenth cannot be read; `output` has another packed
+      set, one of images that were changed since then, one without images that can be read now, or
+      one that is damaged.
     WorkdirInUse: another process packs there.
     OSError: `output` cannot be written to.
   """
@@ -197,9 +199,14 @@ def _packed(
         f"{folder}: has a packed set of these names, but an image from {names[0]} to {names[-1]} "
         f"was changed since then; {_OTHER_FOLDER}"
       )
+  skipped = index["skipped"]
+  if back := _readable_now(source, skipped, workers):
+    raise ValueError(
+      f"{folder}: has a packed set without {len(back)} images that could not be read then, and can "
+      f"be now, the first: {back[0]}; {_OTHER_FOLDER}"
+    )
   progress(len(source))
   _tidy(folder, entries)
-  skipped = index["skipped"]
   return Packed(len(entries), sum(e.length for e in entries), skipped, len(entries))
 
 
@@ -222,7 +229,8 @@ def _pack(
   shards: dict[int, _Shard] = {}
   for number in numbers:
     if _list_name(number) in there and (found := _read_list(folder, number, identity)):
-      if _is_unchanged(source, number, found.origin, versions[number], workers):
+      unchanged = _is_unchanged(source, number, found.origin, versions[number], workers)
+      if unchanged and not _readable_now(source, found.skipped, workers):
         origin = found.origin._replace(versions=versions[number])
         shards[number] = dataclasses.replace(found, origin=origin)
   kept = sum(len(shard.entries) for shard in shards.values())
@@ -235,6 +243,7 @@ def _pack(
     shards[number] = shard
   entries = [found for number in numbers for found in shards[number].entries]
   skipped = [pair for number in numbers for pair in shards[number].skipped]
+  check_read("--input", source, skipped)
   if not entries:
     raise ValueError(
       f"none of the {len(source)} images is usable, the first: {skipped[0][0]}: {skipped[0][1]}"
@@ -332,7 +341,7 @@ def _examine(source: Source, index: int, settings: Settings) -> _Image:
   except ConnectionError:
     raise  # a bucket that does not answer is no broken image
   except OSError as error:
-    return _Image(name, found, reason=f"cannot be read ({error.strerror or error})")
+    return _Image(name, found, reason=f"{UNREAD} ({error.strerror or error})")
   except ImageError as error:
     return _Image(name, found, reason=str(error).removeprefix(f"{name}: "))
 
@@ -416,6 +425,15 @@ def _is_unchanged(
   with ThreadPoolExecutor(workers) as pool:
     digests = pool.map(lambda at: _digest(source, at), _indices(number, len(source)))
     return origin.contents == _hash(list(digests))
+
+
+def _readable_now(source: Source, skipped: Sequence[tuple[str, str]], workers: int) -> list[str]:
+  """Returns the names of skipped images whose files could not be read, and can be now."""
+  names = [name for name, reason in skipped if reason.startswith(UNREAD)]
+  places = {name: at for at, name in enumerate(source.names)} if names else {}
+  with ThreadPoolExecutor(workers) as pool:
+    digests = list(pool.map(lambda name: _digest(source, places[name]), names))
+  return [name for name, found in zip(names, digests, strict=True) if found]
 
 
 def _hash(values: Sequence[str | None]) -> str:

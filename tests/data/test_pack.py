@@ -16,8 +16,11 @@ from array_record.python.array_record_module import ArrayRecordReader
 from PIL import Image, ImageCms
 
 from adaconv_jax import images
+from adaconv_jax.bucket import AccessRefused
 from adaconv_jax.cli import pack as command
+from adaconv_jax.data import manifest as reading
 from adaconv_jax.data import pack as packing
+from adaconv_jax.data.batches import CropSpec, _Cutter, _Example
 from adaconv_jax.data.manifest import Images, scan
 from adaconv_jax.data.pack import Settings, pack, prepare
 from adaconv_jax.data.packed import INDEX, PackedSource, read_index, shard_name, to_json
@@ -28,7 +31,7 @@ from adaconv_jax.data.records import (
   read_record,
   write_shard,
 )
-from adaconv_jax.data.sources import open_source
+from adaconv_jax.data.sources import FolderSource, open_source
 from adaconv_jax.lock import NAME as LOCK
 from adaconv_jax.lock import WorkdirInUse
 
@@ -243,6 +246,84 @@ def test_a_link_that_leads_nowhere_is_skipped_and_does_not_refuse_the_rest(folde
   skipped = dict(packed.skipped)
   assert packed.images == 8 and "cannot be read" in skipped["gone.jpg"] and skipped["loop.jpg"]
   assert pack(source, tmp_path / "out", Settings()).kept == 8
+
+
+def away(monkeypatch, names, error) -> pytest.MonkeyPatch:
+  """Lets the files of these names raise an error when they are read."""
+  real = FolderSource.__getitem__
+
+  def read(self, index):
+    if self.names[index] in names:
+      raise error
+    return real(self, index)
+
+  monkeypatch.setattr(FolderSource, "__getitem__", read)
+  return monkeypatch
+
+
+GONE = OSError(5, "Input/output error")
+
+
+def test_a_folder_that_goes_away_is_no_smaller_set_and_is_gone_on_with(
+  folder, tmp_path, monkeypatch
+):
+  monkeypatch.setattr(reading, "FEW_UNREAD", 2)
+  source, out = open_source(str(folder), role="content"), tmp_path / "out"
+  pack(source, tmp_path / "whole", Settings(size=64))
+  with monkeypatch.context() as patch, pytest.raises(ValueError) as failed:
+    away(patch, source.names[-3:], GONE)
+    pack(source, out, Settings(size=64))
+  reason = f"3 of 11 images in {folder} cannot be read, the first: {source.names[-3]}: cannot be"
+  assert reason in str(failed.value) and "rerun" in str(failed.value)
+  assert not (out / "packed.json").exists()
+  again = pack(source, out, Settings(size=64))
+  assert again.kept > 0 and packed_files(out) == packed_files(tmp_path / "whole")
+  with monkeypatch.context() as patch, pytest.raises(ValueError, match="config.data.style: 3 of"):
+    away(patch, source.names[-3:], GONE)
+    scan(source, role="style", min_size=1)
+
+
+def test_an_image_that_could_not_be_read_then_is_tried_again(folder, tmp_path, monkeypatch):
+  source, out = open_source(str(folder), role="content"), tmp_path / "out"
+  pack(source, tmp_path / "whole", Settings(size=64))
+  name = source.names[0]
+  with monkeypatch.context() as patch:
+    away(patch, [name], GONE)
+    patch.setattr(packing, "to_json", interrupt_at_the_index(packing.to_json))
+    with pytest.raises(KeyboardInterrupt):
+      pack(source, out, Settings(size=64))
+  pack(source, out, Settings(size=64))
+  assert packed_files(out) == packed_files(tmp_path / "whole")
+  with monkeypatch.context() as patch:
+    away(patch, [name], GONE)
+    assert pack(source, tmp_path / "less", Settings(size=64)).images == 7
+    assert pack(source, tmp_path / "less", Settings(size=64)).kept == 7
+  with pytest.raises(ValueError, match=f"without 1 images .* can be now, the first: {name}"):
+    pack(source, tmp_path / "less", Settings(size=64))
+
+
+def test_a_bucket_that_refuses_access_midway_is_no_broken_image(folder, tmp_path, monkeypatch):
+  source = open_source(str(folder), role="content")
+  images = Images(scan(source, role="content", min_size=1))
+  away(monkeypatch, [images.name(len(images) - 1)], AccessRefused("gs://x: access is refused"))
+  with pytest.raises(AccessRefused):
+    pack(source, tmp_path / "out", Settings(size=64))
+  with pytest.raises(AccessRefused):
+    scan(source, role="content", min_size=1)
+  cut = _Cutter(images, CropSpec(64, 32), replace=True)
+  with pytest.raises(AccessRefused):
+    cut(_Example(len(images) - 1, 0))
+
+
+def test_a_folder_with_other_images_is_no_output(folder, tmp_path, capsys):
+  photos = tmp_path / "own"
+  photos.mkdir()
+  photo(40, 40).save(photos / "mine.jpg")
+  assert command.main([f"--input={folder}", f"--output={photos}"]) == 2
+  assert "with 1 images, such as mine.jpg, which the packed set" in capsys.readouterr().err
+  assert [path.name for path in photos.iterdir()] == ["mine.jpg"]
+  (photos / "mine.jpg").rename(photos / "notes.txt")
+  assert command.main([f"--input={folder}", f"--output={photos}"]) == 0
 
 
 def test_shards_of_other_images_or_settings_are_made_again(folder, tmp_path, monkeypatch):
