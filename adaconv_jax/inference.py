@@ -21,7 +21,7 @@ from adaconv_jax.files import absolute, expand, real, version_of
 from adaconv_jax.models.canvas import check_stroke
 from adaconv_jax.models.pictures import check_masks, check_pictures, is_on_host, on_device
 from adaconv_jax.models.refinement import check_steps
-from adaconv_jax.models.style_code import check_mix, is_map
+from adaconv_jax.models.style_code import check_mix
 from adaconv_jax.models.stylizer import Stylizer
 from adaconv_jax.ops.color import check_color
 from adaconv_jax.ops.extent import Extent
@@ -37,6 +37,7 @@ from adaconv_jax.stages import (
   in_render,
   match,
   mix,
+  over_content,
   padded_canvas,
   palette_of,
   palette_weight,
@@ -44,6 +45,7 @@ from adaconv_jax.stages import (
   render,
   render_watched,
   sampled,
+  split_map,
   style_weight,
 )
 
@@ -181,9 +183,7 @@ def stylize(
     if stroke != 1 or look_size is not None:
       sizes = padded_canvas(stylizer, height, width, stroke, look_size)
       options |= dict(zip(("canvas_size", "canvas_extent"), sizes, strict=True))
-  weight, share = strengths
-  if weight is not None and is_map(weight):
-    weight = _pad(weight, size, axis=weight.ndim - 2)
+  (weight, over), share = split_map(strengths[0]), strengths[1]
   arguments = (stylizer, contents, code, weight, share, masks)
   if progress is not None and concrete and extent is None:
     stylized = render_watched(progress, *arguments, **options)
@@ -193,6 +193,8 @@ def stylize(
     stylized = evened(stylized, contents, even, masks, weight, extent)
   if toward is not None:
     stylized = in_palette(stylized, palettes, toward, weights, masks, weight, extent)
+  if over is not None:
+    stylized = over_content(stylized, contents, _pad(over, size, axis=over.ndim - 2))
   return _cut(stylized, height, width, one=content.ndim == 3)
 
 

@@ -268,7 +268,7 @@ def evened(
     contents: what they were made of.
     strength: a number or `[n]`.
     masks: where the styles are, `[n, K, h, w]` or `[1, K, h, w]`, or None.
-    alpha: what the pictures were rendered with, as for `render`.
+    alpha: what the pictures were rendered with, a number or `[n]`; None: 1.
     extent: the valid region of the pictures; None: all.
     seen: how visible the pixels are, `[n, h, w]`; None: all are.
 
@@ -278,16 +278,15 @@ def evened(
 
   def moved(pictures, contents, strength, masks, alpha, extent, seen):
     n, h, w, _ = pictures.shape
-    guides = []
+    guides, weight = [], _by_alpha(strength, alpha)
     if masks is not None:
       guides.append(jnp.moveaxis(to_float(masks), 1, -1))
+      weight *= jnp.expand_dims(_regions_of(masks, n)[1], -1)
     if seen is not None:
       guides.append(jnp.expand_dims(seen, -1))
-    if alpha is not None and is_map(alpha):
-      guides.append(alpha.reshape(-1, h, w, 1))
     guides = [jnp.broadcast_to(guide, (n, h, w, guide.shape[-1])) for guide in guides]
     beside = jnp.concatenate(guides, -1) if guides else None
-    return even_out(pictures, contents, _by_alpha(strength, alpha, h, w), extent, beside)
+    return even_out(pictures, contents, weight, extent, beside)
 
   return automatic(moved, pictures, contents, strength, masks, alpha, extent, seen)
 
@@ -297,8 +296,7 @@ def palette_of(styles: jax.Array, extent: Extent | None = None) -> jax.Array:
   """Measures the palettes of styles `[n, h, w, 3]`, where they are valid; see `measure_palette`."""
 
   def measured(styles, extent):
-    styles = to_float(styles)
-    return measure_palette(styles, Borders(extent, styles.shape[1]).inside(styles))
+    return measure_palette(to_float(styles), extent=extent)
 
   return automatic(measured, styles, extent, by_image=True)
 
@@ -321,7 +319,7 @@ def in_palette(
     strength: how far their colors are moved, a number or `[n]`.
     weights: of the K styles in a mix; None: equal ones.
     masks: where the styles are, `[n, K, h, w]` or `[1, K, h, w]`; then the weights have no meaning.
-    alpha: what the pictures were rendered with, as for `render`.
+    alpha: what the pictures were rendered with, a number or `[n]`; None: 1.
     extent: the valid region of the pictures; None: all.
     seen: how visible the pixels are, `[n, h, w]`; others have no influence. None: all are.
 
@@ -361,34 +359,55 @@ def _shares(weights: ArrayLike | Sequence[float] | None, styles: int) -> jax.Arr
 @kept()
 def _in_palette(pictures, palettes, strength, weights, masks, alpha, extent, seen):
   def moved(pictures, palettes, strength, weights, masks, alpha, extent, seen):
-    given, (n, h, w, _) = to_float(pictures), pictures.shape
-    inside = Borders(extent, h).inside(given)
-    if seen is not None:
-      visible = jnp.expand_dims(seen, -1)
-      inside = visible if inside is None else visible * inside
-    strength = _by_alpha(strength, alpha, h, w)
+    given, strength = to_float(pictures), _by_alpha(strength, alpha)
+    where = None if seen is None else jnp.expand_dims(seen, -1)
     if masks is None:
       weighed = [weight * palette for weight, palette in zip(weights, palettes, strict=True)]
       mixed = functools.reduce(jnp.add, weighed)
-      return from_float(match_palette(given, mixed, strength, inside), pictures.dtype)
-    shares, cover = shares_of(jnp.broadcast_to(to_float(masks), (n, *masks.shape[1:])))
+      done = match_palette(given, mixed, strength, where, extent)
+      return from_float(done, pictures.dtype)
+    shares, cover = _regions_of(masks, given.shape[0])
     regions = jnp.moveaxis(shares * jnp.expand_dims(cover, 1), 1, 0)[..., None]
     # What a region gets is added in proportion, so nothing is moved where no mask is.
     done = given
     for region, palette in zip(regions, palettes, strict=True):
-      where = region if inside is None else region * inside
-      done += region * (match_palette(given, palette, strength, where) - given)
+      here = region if where is None else region * where
+      done += region * (match_palette(given, palette, strength, here, extent) - given)
     return from_float(done, pictures.dtype)
 
   return automatic(moved, pictures, palettes, strength, weights, masks, alpha, extent, seen)
 
 
-def _by_alpha(strength: Any, alpha: jax.Array | None, height: int, width: int) -> Any:
+def _regions_of(masks: jax.Array, n: int) -> tuple[jax.Array, jax.Array]:
+  """Does as `shares_of` for masks of n pictures, or for those of one."""
+  return shares_of(jnp.broadcast_to(to_float(masks), (n, *masks.shape[1:])))
+
+
+def _by_alpha(strength: Any, alpha: jax.Array | None) -> Any:
   """How far pictures of an alpha are changed, what broadcasts to `[n, h, w, 1]`."""
   strength = over_axes(strength, 4)
-  if alpha is None:
-    return strength
-  return strength * (alpha.reshape(-1, height, width, 1) if is_map(alpha) else over_axes(alpha, 4))
+  return strength if alpha is None else strength * over_axes(alpha, 4)
+
+
+def split_map(alpha: jax.Array | None) -> tuple[jax.Array | None, jax.Array | None]:
+  """Returns alpha for the stages, and for `over_content`, which comes last, if it is a map.
+
+  So a picture is the plain one wherever a map is 1, whatever its colors are made of.
+  """
+  return (None, alpha) if alpha is not None and is_map(alpha) else (alpha, None)
+
+
+@kept()
+def over_content(pictures: jax.Array, contents: jax.Array, alpha: jax.Array) -> jax.Array:
+  """Mixes pictures `[n, h, w, 3]` with their contents, by a map `[h, w]` or `[n, h, w]`."""
+
+  def mixed(pictures, contents, alpha):
+    _, h, w, _ = pictures.shape
+    given, below = to_float(pictures), to_float(contents)
+    share = alpha.reshape(-1, h, w, 1).astype(given.dtype)
+    return from_float(share * given + (1 - share) * below, pictures.dtype)
+
+  return automatic(mixed, pictures, contents, alpha)
 
 
 def in_render(color: str) -> str:
@@ -487,7 +506,7 @@ def _render(
   options = {"detail": share, "color": color, "masks": masks}
   if extent is None:
     return stylizer.stylize(contents, code, weight, stroke=stroke, look_size=look_size, **options)
-  for_alpha = alpha is not None and not is_map(alpha)
+  for_alpha = alpha is not None
   canvas = _canvas(canvas_size, canvas_extent)
   content = stylizer.encode_content(contents, for_alpha=for_alpha, extent=extent, canvas=canvas)
   return stylizer.render(content, code, weight, **options)

@@ -21,7 +21,7 @@ from adaconv_jax.host_cpu import return_memory
 from adaconv_jax.models.canvas import look_stroke
 from adaconv_jax.models.pictures import on_device
 from adaconv_jax.models.refinement import StyleGoal
-from adaconv_jax.models.style_code import StyleCode, is_map
+from adaconv_jax.models.style_code import StyleCode
 from adaconv_jax.models.stylizer import ContentCode, Stylizer
 from adaconv_jax.ops.color import COLORS
 from adaconv_jax.ops.extent import Extent
@@ -43,12 +43,14 @@ from adaconv_jax.stages import (
   in_render,
   match,
   mix,
+  over_content,
   palette_of,
   palette_weight,
   refined,
   render_encoded,
   render_watched,
   sampled,
+  split_map,
   style_weight,
 )
 
@@ -142,7 +144,7 @@ def render_pairs(
       cutout = all(p.output.suffix.lower() in images.ALPHA_SUFFIXES for p in group)
       content = trying(path, _read_content, size, stylizer, look, cutout)
       compiled = None
-      if content is not None and (look.evenness or look.palette):
+      if content is not None and (look.evenness or look.palette or look.alpha_mask):
         compiled = beside.submit(_compile_after, content, look)
       if look.color == "match":  # a style is another one for each content
         codes = {key: code for key, code in codes.items() if code is None}
@@ -189,6 +191,7 @@ class _Content(NamedTuple):
     extent: the valid region of these; None: all.
     code: what is computed of them once; None: it is computed for every style.
     alpha: strength of the style, see `style_weight`.
+    over: the same as a map, see `split_map`.
     masks: `[K, h, w]`, or None.
     part: what codes are refined for, from `sampled`, or None where they are not.
     side: of the styles that it is compared with, see `goal_side`.
@@ -199,6 +202,7 @@ class _Content(NamedTuple):
   extent: Extent | None
   code: ContentCode | None
   alpha: jax.Array | None
+  over: jax.Array | None
   masks: np.ndarray | None
   part: jax.Array | None
   side: int
@@ -249,15 +253,15 @@ def _read_content(
   if look.alpha_mask is not None:
     strength = np.float32(look.alpha) * _fit(look.alpha_mask, picture.shape, room)
     alpha = style_weight(strength, 1, room)
+  alpha, over = split_map(alpha)
   if look.masks is not None:
     masks = np.stack([_fit(mask, picture.shape, room) for mask in look.masks])
   looks = picture.shape[:2], look.stroke, look.look_size
   part, side = sampled(padded, extent, *looks) if look.refine else None, goal_side(*looks)
   if extent is None and picture.shape[0] * picture.shape[1] > HUGE:
-    return _Content(on_device(padded), extent, None, alpha, masks, part, side, opacity)
-  for_alpha = alpha is not None and not is_map(alpha)
-  code = encode_content(stylizer, padded, extent, for_alpha, look.stroke, look.look_size)
-  return _Content(code.pictures, extent, code, alpha, masks, part, side, opacity)
+    return _Content(on_device(padded), extent, None, alpha, over, masks, part, side, opacity)
+  code = encode_content(stylizer, padded, extent, alpha is not None, look.stroke, look.look_size)
+  return _Content(code.pictures, extent, code, alpha, over, masks, part, side, opacity)
 
 
 def _check_painted(path: Path, picture: np.ndarray, look: Look) -> None:
@@ -357,6 +361,8 @@ def _make(
   if (strength := palette_weight(look.palette, look.color)) is not None:
     palettes = [style.palette.result() for style in styles if style.palette is not None]
     made = in_palette(made, palettes, strength, look.weights, *where)
+  if content.over is not None:
+    made = over_content(made, content.pictures, content.over)
   stylized = np.asarray(made)[0] if content.code is None else out_of_bucket(content.code, made)
   save = functools.partial(images.save, image=stylized, quality=quality, alpha=content.opacity)
   with saved_in(output.parent, overwrite=overwrite) as put:
@@ -378,6 +384,8 @@ def _compile_after(content: _Content, look: Look) -> None:
   if (strength := palette_weight(look.palette, look.color)) is not None:
     count = len(look.together or (None,))
     compile_in_palette(content.pictures, count, strength, look.weights, *where)
+  if content.over is not None:
+    over_content.prepare(content.pictures, content.pictures, content.over)
 
 
 def _render_huge(output: Path, stylizer: Stylizer, *arguments: Any) -> jax.Array:

@@ -41,7 +41,7 @@ from adaconv_jax.video.convert import convert
 from adaconv_jax.video.reader import FOLDER_RATE, open_video
 from adaconv_jax.video.steady import STEADY
 from adaconv_jax.video.stylize import STATISTICS
-from adaconv_jax.video.writer import CODEC, CODECS, CRF, SUFFIXES, check_output
+from adaconv_jax.video.writer import CODEC, CODECS, CRF, MOST_CRF, SUFFIXES, check_output
 
 
 def main(argv: Sequence[str] | None = None, *, prog: str = "adaconv video") -> int:
@@ -66,13 +66,13 @@ def _render(args: argparse.Namespace, stack: contextlib.ExitStack) -> int:
   try:
     if args.resume and args.overwrite:
       raise ValueError("--resume and --overwrite: expected one of them, got both")
-    output = check_output(args.output, args.codec)
+    output = check_output(args.output, args.codec, args.crf)
     check_no_input([output], [args.input, *args.style, *(args.mix_to or ())])
     if fault := unwritable(output.parent):
       raise ValueError(f"--output: expected a place that can be written to, but {fault}")
     _check_free(output, args)
     if args.resume and output.exists() and not output.with_name(f".{output.name}.resume").exists():
-      print(f"kept, because it is whole already: {printable(output)}")
+      print(f"kept, because it exists and no run of it was stopped: {printable(output)}")
       return EXIT_DONE
     _check_mix(args)
     video = open_video(args.input, rate=args.rate and Fraction(args.rate).limit_denominator(1001))
@@ -240,10 +240,11 @@ the model; 130 interrupted.
   add("--codec", choices=CODECS, default=CODEC, help="default: %(default)s")
   add(
     "--crf",
-    type=in_range(int, 0, 63),
+    type=in_range(int, 0, max(MOST_CRF.values())),
     default=CRF,
     metavar="Q",
-    help="quality of the codec: lower is better and larger; default: %(default)s",
+    help="quality of the codec, 0 to 51, of vp9 and av1 to 63: lower is better and larger; "
+    "default: %(default)s",
   )
   add(
     "--rate",

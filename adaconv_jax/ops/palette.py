@@ -9,12 +9,14 @@ it is.
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from adaconv_jax.ops.adain import at_least_float32
+from adaconv_jax.ops.extent import Extent
 
 # Quantiles along each axis: few enough that a curve does not follow noise.
 SHARES = 16
@@ -44,7 +46,9 @@ _BASES = _bases()
 SHAPE = (*_BASES.shape[:2], SHARES)
 
 
-def measure_palette(pictures: jax.Array, where: jax.Array | None = None) -> jax.Array:
+def measure_palette(
+  pictures: jax.Array, where: jax.Array | None = None, extent: Extent | None = None
+) -> jax.Array:
   """Measures how the colors of pictures are distributed.
 
   The average of two results is between the two palettes.
@@ -53,13 +57,15 @@ def measure_palette(pictures: jax.Array, where: jax.Array | None = None) -> jax.
     pictures: RGB `[n, h, w, 3]` in [0, 1].
     where: the weights of the pixels, `[n, h, w, 1]`, boolean or at least 0; None: all alike. Where
       all are 0, the result is of no use.
+    extent: the valid region of the pictures, of which the result is that of the region alone; None:
+      all.
 
   Returns:
     `[n, 5, 3, 16]`: for each axis of five bases of RGB, 16 quantiles of the colors along it.
   """
   axes = _BASES.reshape(-1, 3)
   measure = jax.vmap(lambda colors, weights: _quantiles(_along(colors.T, axes), weights))
-  return measure(*_sample(pictures, where)).reshape(-1, *SHAPE)
+  return measure(*_sample(pictures, where, extent)).reshape(-1, *SHAPE)
 
 
 def match_palette(
@@ -67,6 +73,7 @@ def match_palette(
   palette: jax.Array,
   strength: float | jax.Array = 1.0,
   where: jax.Array | None = None,
+  extent: Extent | None = None,
 ) -> jax.Array:
   """Gives pictures a palette, or a share of it.
 
@@ -75,17 +82,20 @@ def match_palette(
     palette: from `measure_palette`, of n pictures or of one for all.
     strength: 0 (`pictures` as they are) to 1, one number or what broadcasts to `[n, h, w, 1]`.
     where: the pixels whose colors get that palette, as for `measure_palette`. All are moved.
+    extent: the valid region of the pictures; None: all.
 
   Returns:
     Like `pictures`, float in [0, 1].
   """
-  return move_colors(pictures, fit_colors(pictures, palette, where), palette, strength)
+  fitted = fit_colors(pictures, palette, where, extent)
+  return move_colors(pictures, fitted, palette, strength)
 
 
 def fit_colors(
   pictures: jax.Array,
   palette: jax.Array,
   where: jax.Array | None = None,
+  extent: Extent | None = None,
   *,
   pooled: bool = False,
 ) -> jax.Array:
@@ -95,13 +105,14 @@ def fit_colors(
     pictures: RGB `[n, h, w, 3]` in [0, 1].
     palette: from `measure_palette`, of n pictures or of one for all.
     where: the weights of the pixels, as for `measure_palette`.
+    extent: the valid region of the pictures; None: all.
     pooled: measure the colors of all pictures together.
 
   Returns:
     `[n, 5, 3, 16]`, or `[1, 5, 3, 16]` if they are pooled: the quantiles along the axes of every
     basis, once the colors are moved along those before it.
   """
-  colors, weights = _sample(pictures, where)
+  colors, weights = _sample(pictures, where, extent)
   if pooled:
     colors = colors.reshape(1, -1, 3)
     weights = None if weights is None else weights.reshape(1, -1)
@@ -159,15 +170,26 @@ def _for_each(quantiles: jax.Array, pictures: jax.Array) -> jax.Array:
   return jnp.broadcast_to(quantiles, (pictures.shape[0], *quantiles.shape[1:]))
 
 
-def _sample(pictures: jax.Array, where: jax.Array | None) -> tuple[jax.Array, jax.Array | None]:
-  """Takes evenly spread pixels `[n, p, 3]`, and their weights `[n, p]`."""
+def _sample(
+  pictures: jax.Array, where: jax.Array | None, extent: Extent | None
+) -> tuple[jax.Array, jax.Array | None]:
+  """Takes evenly spread pixels `[n, p, 3]`, and their weights `[n, p]`; None: all alike."""
   n, h, w, _ = pictures.shape
-  rows, columns = max(h // _SAMPLES, 1), max(w // _SAMPLES, 1)
-  colors = at_least_float32(pictures[:, ::rows, ::columns]).reshape(n, -1, 3)
-  if where is None:
-    return colors, None
-  where = jnp.broadcast_to(where, (n, h, w, 1))
-  return colors, where[:, ::rows, ::columns].reshape(n, -1).astype(colors.dtype)
+  weights = None if where is None else jnp.broadcast_to(where, (n, h, w, 1))
+  if extent is None:
+    rows, columns = (slice(None, None, max(side // _SAMPLES, 1)) for side in (h, w))
+    pictures = pictures[:, rows, columns]
+    weights = None if weights is None else weights[:, rows, columns]
+  else:  # the same pixels, at places that are not known yet
+    inside: Any = jnp.ones((n, 1, 1, 1), np.float32)
+    for axis, (own, side) in enumerate(zip(extent, (h, w), strict=True), 1):
+      places = jnp.arange(min(side, 2 * _SAMPLES)) * jnp.maximum(own // _SAMPLES, 1)
+      pictures = jnp.take(pictures, places, axis, mode="clip")
+      weights = None if weights is None else jnp.take(weights, places, axis, mode="clip")
+      inside = inside * jnp.expand_dims(places < own, (0, 3, 3 - axis))
+    weights = inside if weights is None else inside * weights
+  colors = at_least_float32(pictures).reshape(n, -1, 3)
+  return colors, None if weights is None else weights.reshape(n, -1).astype(colors.dtype)
 
 
 # Below, pixels are the last axis, so that they are computed on in vectors.

@@ -143,7 +143,10 @@ def open_video(path: str | os.PathLike[str], *, rate: Fraction | None = None) ->
   if path.is_dir():
     return _open_folder(path, FOLDER_RATE if rate is None else rate)
   if rate is not None:
-    raise VideoError(f"rate: expected None for a file, which has its own, got {rate}")
+    raise VideoError(
+      f"--rate: expected it for a folder of pictures only, because a video has its own, got "
+      f"{float(rate):g} for {printable(path)}"
+    )
   return _open_file(path)
 
 

@@ -35,6 +35,8 @@ CODECS = {
   "vp9": "libvpx-vp9",
   "av1": "libsvtav1",
 }
+# The largest that they take.
+MOST_CRF = {"h264": 51, "hevc": 51, "vp9": 63, "av1": 63}
 _HASH = 64  # characters of a hash, which says nothing to people
 _QUALITY = {"libvpx-vp9": {"b": "0"}, "libx265": {"x265-params": "log-level=error"}}
 
@@ -160,6 +162,11 @@ class Writer:
     self._container, self._stream, self._source = container, stream, source
     self._log, self._sound = log, sound
     self._last_dts: int | None = None
+    # How long pictures are shown that are in the encoder, by their time; it forgets that.
+    self._durations: dict[int, int] = {}
+    # Of all pictures so far: where the first begins in both orders, and where the last ends.
+    self._starts: tuple[int, int] | None = None
+    self._end = 0
 
   def write(self, picture: np.ndarray, pts: int, duration: int) -> None:
     """Encodes the upright picture `[h, w, 3]`, uint8, that is shown at `pts`."""
@@ -177,6 +184,8 @@ class Writer:
       dst_color_range=2 if color.full_range else 1,
     )
     frame.pts, frame.duration, frame.time_base = pts, duration, self._source.time_base
+    if duration:
+      self._durations[pts] = duration
     frame.colorspace, frame.color_range = color.matrix_tag, color.range_tag
     frame.color_primaries, frame.color_trc = color.primaries_tag, color.transfer_tag
     self._mux(self._stream.encode(frame))
@@ -191,26 +200,42 @@ class Writer:
 
   def finish(self, *, all_sound: bool) -> None:
     """Empties the encoder; `all_sound` also copies what sounds after the last picture."""
-    self._mux(self._stream.encode(None))
+    self._mux(self._stream.encode(None), last=True)
     self._log.finish()
     if all_sound:
       self._sound.copy_until(None)
 
-  def _mux(self, packets: list[Any]) -> None:
+  def _mux(self, packets: list[Any], *, last: bool = False) -> None:
     base = self._source.time_base
-    for packet in packets:
+    for index, packet in enumerate(packets, 1):
       scale = packet.time_base / base
       pts, dts = (round(time * scale) for time in (packet.pts, packet.dts))
       # After a resume, an encoder begins again with times before its first picture.
       if self._last_dts is not None and dts <= self._last_dts:
         dts = min(self._last_dts + 1, pts)
       packet.pts, packet.dts, packet.time_base = pts, dts, base
-      duration = round((packet.duration or 0) * scale)
+      duration = self._durations.pop(pts, round((packet.duration or 0) * scale))
+      self._end = max(self._end, pts + duration)
+      if last and index == len(packets):
+        duration = self._last_duration(dts, duration)
+      packet.duration = duration
       self._log.append(Packet(pts, dts, duration, packet.is_keyframe, bytes(packet)))
       self._put(packet)
 
+  def _last_duration(self, dts: int, duration: int) -> int:
+    """How long the last packet is to be shown, so that the video is as long as its pictures.
+
+    It need not be the last picture, but an MP4 is as long as the times in the packets' order say.
+    """
+    if self._starts is None or self._container.format.name not in ("mp4", "mov"):
+      return duration
+    first_pts, first_dts = self._starts
+    return max(self._end - first_pts - (dts - first_dts), 1)
+
   def _put(self, packet: Any) -> None:
     self._last_dts = packet.dts
+    if self._starts is None:
+      self._starts = packet.pts, packet.dts  # a key frame, which is shown first
     self._sound.copy_until(packet.dts * self._source.time_base)
     packet.stream = self._stream
     self._container.mux(packet)
@@ -251,11 +276,11 @@ class Sound:
       return None
 
 
-def check_output(path: str | os.PathLike[str], codec: str = CODEC) -> Path:
+def check_output(path: str | os.PathLike[str], codec: str = CODEC, crf: int = CRF) -> Path:
   """Returns the path, if a video can be written there.
 
   Raises:
-    VideoError: the name has another suffix, or the codec is not known.
+    VideoError: the name has another suffix, the codec is not known, or has no such quality.
   """
   path = check_on_disk(path)
   if path.suffix.lower() not in SUFFIXES:
@@ -264,6 +289,8 @@ def check_output(path: str | os.PathLike[str], codec: str = CODEC) -> Path:
     )
   if codec not in CODECS:
     raise VideoError(f"--codec: expected one of {', '.join(CODECS)}, got {codec!r}")
+  if not 0 <= crf <= MOST_CRF[codec]:
+    raise VideoError(f"--crf: expected 0 to {MOST_CRF[codec]} for {codec}, got {crf}")
   if path.suffix.lower() == ".webm" and codec not in ("vp9", "av1"):
     raise VideoError(f"--codec: expected vp9 or av1 for {printable(path.name)}, got {codec!r}")
   return path
@@ -321,6 +348,7 @@ def write_video(
     stream.options = {"crf": str(crf)} | _QUALITY.get(encoder, {})
     if source.rotation:
       stream.set_display_rotation(source.rotation)
+    sound = None
     try:
       sound = Sound(container, source.path if source.has_sound else None)
       stack.callback(sound.close)
@@ -328,6 +356,8 @@ def write_video(
     except OSError:  # of FFmpeg, too, such as a full disk
       raise
     except (av.error.FFmpegError, ValueError) as error:
+      if not source.has_sound or (sound is not None and not context.is_open):
+        raise VideoError(f"--codec: {encoder} cannot write such a video ({error})") from error
       raise VideoError(
         f"{printable(path)}: {path.suffix} cannot hold the sound track of {printable(source.path)} "
         f"as it is ({error}); .mkv holds any, and --no-sound leaves it out"

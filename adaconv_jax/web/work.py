@@ -23,7 +23,7 @@ from adaconv_jax.checkpoints.load import load_model
 from adaconv_jax.files import EXAMPLES
 from adaconv_jax.models.canvas import look_stroke
 from adaconv_jax.models.refinement import MOST_STEPS
-from adaconv_jax.models.style_code import StyleCode, is_map
+from adaconv_jax.models.style_code import StyleCode
 from adaconv_jax.models.stylizer import Stylizer
 from adaconv_jax.ops.color import COLORS
 from adaconv_jax.ops.stroke import painted_size
@@ -40,11 +40,13 @@ from adaconv_jax.stages import (
   in_render,
   match,
   mix,
+  over_content,
   palette_of,
   palette_weight,
   refined,
   render_encoded,
   sampled,
+  split_map,
   style_weight,
 )
 
@@ -291,7 +293,8 @@ class Studio:
       strength = np.float32(wish.alpha) * images.fit_mask(wish.brush, height, width)
       below, right = room[0] - height, room[1] - width
       alpha = style_weight(np.pad(strength, ((0, below), (0, right))), 1, room)
-    for_alpha = alpha is not None and not is_map(alpha)
+    alpha, over = split_map(alpha)
+    for_alpha = alpha is not None
     look_size = LOOK_SIZE if min(height, width) > LOOK_SIZE else None
     yield "1 of 3: looking at the picture"
     code = encode_content(stylizer, padded, extent, for_alpha, wish.strokes, look_size)
@@ -323,6 +326,8 @@ class Studio:
       made = evened(made, code.pictures, even, None, alpha, code.extent)
     if toward is not None:
       made = in_palette(made, palettes, toward, weights, None, alpha, code.extent)
+    if over is not None:
+      made = over_content(made, code.pictures, over)
     yield images.to_uint8(out_of_bucket(code, made))
 
 

@@ -39,7 +39,18 @@ def test_where_a_map_leaves_the_content_nothing_changes(adain):
   alpha = np.zeros((48, 64), np.float32)
   alpha[:24] = 1
   made = stylize(CONTENT, STYLE, model=adain, evenness=1, alpha=alpha)
-  np.testing.assert_allclose(made[25:], CONTENT[25:], atol=1e-5)
+  np.testing.assert_allclose(made[24:], CONTENT[24:], atol=1e-5)
+  plain = stylize(CONTENT, STYLE, model=adain, evenness=1)
+  np.testing.assert_allclose(made[:24], plain[:24], atol=1e-5)
+
+
+@pytest.mark.slow
+def test_what_no_mask_covers_stays_the_content(adain):
+  masks = np.zeros((1, 48, 64), np.float32)
+  masks[:, :24] = 1
+  made = stylize(CONTENT, [STYLE], model=adain, evenness=1, masks=masks)
+  np.testing.assert_allclose(made[24:], CONTENT[24:], atol=1e-5)
+  assert np.abs(made - stylize(CONTENT, [STYLE], model=adain, masks=masks))[:24].max() > 0.01
 
 
 @pytest.mark.slow

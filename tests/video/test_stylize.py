@@ -177,10 +177,28 @@ def test_alpha_weighs_the_style(transform, request):
 
 
 @pytest.mark.slow
-def test_type_and_shape_are_those_of_the_frames(adain):
-  frames = np.round(pictures(2, size=(17, 21)) * 255).astype(np.uint8)
+def test_alpha_0_is_the_video_itself_though_frames_are_blended(adain):
+  noise = np.random.default_rng(0).normal(0, 0.05, (6, 32, 40, 3))
+  frames = np.clip(np.repeat(pictures(1, size=(32, 40)), 6, axis=0) + noise, 0, 1)
+  frames = np.round(frames * 255).astype(np.uint8)
+  look: Any = {"model": adain, "palette": 0.6, "evenness": 1, "refine": 1}
+  made = list(stylize_frames(frames, STYLE, alpha=0, **look))
+  np.testing.assert_array_equal(made, frames)
+  changes = []
+  for blending in (steady.STEADY, 0):
+    made = list(stylize_frames(frames, STYLE, alpha=0.3, blending=blending, **look))
+    changes.append(np.abs(np.diff(np.asarray(made, float), axis=0)[3:]).mean())
+  assert changes[0] < 0.8 * changes[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.float64])
+def test_type_and_shape_are_those_of_the_frames(adain, dtype):
+  frames = pictures(2, size=(17, 21)).astype(dtype)
+  if dtype == np.uint8:
+    frames = np.round(pictures(2, size=(17, 21)) * 255).astype(np.uint8)
   made = list(stylize_frames(frames, STYLE, model=adain))
-  assert [(p.dtype, p.shape) for p in made] == [(np.uint8, (17, 21, 3))] * 2
+  assert [(p.dtype, p.shape) for p in made] == [(dtype, (17, 21, 3))] * 2
 
 
 def test_a_start_in_the_middle_continues(adain):
@@ -219,6 +237,7 @@ def test_a_size_is_compiled_once(adain):
     ({"palette": 1.5}, "palette: expected a number"),
     ({"refine": -1}, "refine: expected a whole number from 0 to 100, got -1"),
     ({"palette": [0.5, 0.5]}, "palette: expected one number"),
+    ({"alpha": np.ones((16, 16))}, "alpha: expected one number in .* for all frames"),
     ({"frames": [np.zeros((16, 16, 4))]}, r"frames\[0\]: expected RGB"),
     ({"frames": [np.zeros((16, 16, 3)), np.zeros((16, 8, 3))]}, r"frames\[1\]: expected the shape"),
     ({"frames": "in.mp4"}, r"frames: expected pictures, such as open_video\(path\).*'in.mp4'"),

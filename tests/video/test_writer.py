@@ -45,6 +45,21 @@ def test_times_rate_size_and_sound_are_those_of_the_source(tmp_path):
     assert container.streams.video[0].codec_context.name == "h264"
 
 
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
+def test_a_video_is_as_long_as_its_pictures_whatever_their_times(tmp_path, suffix):
+  clip = write_clip(tmp_path / "a.mp4", smooth_pictures(5, 64, 64))
+  target = tmp_path / f"b{suffix}"
+  source, times = open_video(clip), [0, 100, 150, 350, 360, 450]  # in hundredths of a second
+  with write_video(target, source, Log(tmp_path / "log", {"a": 1})) as writer:
+    writer._log.start([])
+    for picture, pts, end in zip(source, times, times[1:], strict=False):
+      writer.write(picture, 128 * pts, 128 * (end - pts))
+    writer.finish(all_sound=True)
+  assert stamps(target) == [Fraction(t, 100) for t in times[:-1]]
+  with av.open(str(target)) as container:
+    assert container.duration == pytest.approx(4.5e6, abs=2e3)
+
+
 @pytest.mark.parametrize("suffix, codec", [(".mkv", "h264"), (".mov", "hevc"), (".webm", "vp9")])
 def test_other_containers_and_codecs_hold_the_same_pictures(tmp_path, suffix, codec):
   source = write_clip(tmp_path / "a.mp4", smooth_pictures(5, 64, 64))
@@ -163,6 +178,19 @@ def test_nothing_is_left_where_writing_failed(tmp_path):
 def test_outputs_that_cannot_be_are_refused(name, codec, message):
   with pytest.raises(VideoError, match=message):
     check_output(name, codec)
+
+
+@pytest.mark.parametrize("codec, most", [("h264", 51), ("hevc", 51), ("vp9", 63)])
+def test_a_quality_that_a_codec_does_not_have_is_refused(codec, most):
+  check_output("a.mkv", codec, most)
+  with pytest.raises(VideoError, match=f"--crf: expected 0 to {most} for {codec}, got {most + 1}"):
+    check_output("a.mkv", codec, most + 1)
+
+
+def test_an_encoder_that_refuses_is_no_fault_of_the_sound(tmp_path):
+  source = write_clip(tmp_path / "a.mp4", smooth_pictures(3, 64, 64))
+  with pytest.raises(VideoError, match="--codec: libx265 cannot write such a video"):
+    copy(source, tmp_path / "b.mp4", codec="hevc", crf=60)
 
 
 def test_sound_that_the_container_cannot_hold_is_named(tmp_path):
