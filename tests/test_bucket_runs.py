@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -31,6 +32,7 @@ from adaconv_jax.data.sources import open_source
 from adaconv_jax.files import expand, files_below
 from adaconv_jax.ops.conv import dispatch
 from adaconv_jax.training import loop
+from adaconv_jax.training.profile import Span, Tracer
 from adaconv_jax.training.state import TrainState
 
 # gcsfs uploads whole parts of large files.
@@ -91,6 +93,21 @@ def test_a_run_in_a_bucket_leaves_there_what_one_on_a_disk_leaves(unbroken):
   assert len(lines) == 6
   assert not (expand(unbroken) / ".lock").exists()
   assert not Path("gs:").exists()
+
+
+def test_a_profile_of_a_run_in_a_bucket_is_there_or_on_this_machine(bucket, monkeypatch, caplog):
+  without_waiting(monkeypatch)
+  for number, fault in enumerate((None, 503)):
+    workdir = expand(f"gs://runs/profiled-{number}")
+    tracer = Tracer(workdir, Span(1, 1))
+    tracer.before(1)
+    jnp.ones(3).block_until_ready()
+    with caplog.at_level("INFO"), bucket.failing(fault) if fault else contextlib.nullcontext():
+      tracer.close()
+    place = caplog.messages[-1].rpartition("the profile is in ")[2]
+    assert place.startswith("gs://") == (fault is None)
+    assert any(name.endswith(".xplane.pb") for name in files_below(expand(place)))
+  shutil.rmtree(place)
 
 
 @pytest.mark.slow

@@ -319,15 +319,21 @@ class _Loop:
           self._show(state, step, lacking=True)
         due = False
         while step < config.num_steps:
+          if self.tracer.is_first(step + 1):
+            jax.block_until_ready(state)
+            with progress.pause("profile", once=True):
+              self.tracer.before(step + 1)
           self.tracer.before(step + 1)
           state, metrics = self._step(state, step)
           step += 1
-          if self.tracer.is_last(step):
-            jax.block_until_ready(state)
-            self.tracer.close()
+          ends = self.tracer.is_last(step)
           stop.at(step, config.num_steps)
           stop.note(metrics)
           progress.step(step, metrics)
+          if ends:
+            jax.block_until_ready(state)
+            with progress.pause("profile", once=True):
+              self.tracer.close()
           stopping = stop.reached(step)
           last = step == config.num_steps
           due = due or _is_due(step, config.checkpoint_every_steps)

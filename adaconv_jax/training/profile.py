@@ -1,12 +1,15 @@
 """`--profile`: a trace of some training steps, as TensorBoard and Perfetto show it."""
 
+import contextlib
 import logging
+import shutil
+import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
 
-from adaconv_jax.files import is_remote
+from adaconv_jax.files import described, files_below, is_remote, replacing
 
 log = logging.getLogger(__name__)
 
@@ -36,24 +39,31 @@ class Span(NamedTuple):
 class Tracer:
   """Records the steps of a span to `workdir/profile`.
 
+  The profiler writes to disks only. So a trace for a bucket is written to this machine, and copied.
+
   Args:
     workdir: the run's folder.
     span: the steps; None records none.
-
-  Raises:
-    ValueError: the workdir is in a bucket.
   """
 
   def __init__(self, workdir: Path, span: Span | None):
-    if span is not None and is_remote(workdir):
-      raise ValueError(f"--profile: expected a workdir on a disk, got {workdir}")
     self._folder, self._span, self._runs = workdir / "profile", span, False
+    self._local, self._last = self._folder, 0
+
+  def is_first(self, step: int) -> bool:
+    """Returns whether the trace begins with this step: the span's first, or what is left of it."""
+    span = self._span
+    return span is not None and not self._runs and span.first <= step <= span.last
 
   def before(self, step: int) -> None:
-    """Starts before the first step of the span, or of what is left of it."""
-    if self._span and not self._runs and self._span.first <= step <= self._span.last:
-      jax.profiler.start_trace(self._folder)
+    """Starts before the first step."""
+    if self.is_first(step):
+      if is_remote(self._folder):
+        self._local = Path(tempfile.mkdtemp(prefix="adaconv-profile-"))
+      jax.profiler.start_trace(self._local)
       self._runs = True
+    if self._runs:
+      self._last = step
 
   def is_last(self, step: int) -> bool:
     """Returns whether the trace ends with this step, which has to be waited for."""
@@ -64,7 +74,24 @@ class Tracer:
     if self._span and not self._runs:
       log.warning("--profile: the run did none of the steps %d to %d", *self._span)
       self._span = None
-    if self._runs:
-      self._runs, self._span = False, None
+    if self._span and self._runs:
+      wanted, self._runs, self._span = self._span.last, False, None
       jax.profiler.stop_trace()
+      if self._local != self._folder and not self._is_copied():
+        return
       log.info("the profile is in %s", self._folder)
+      if self._last < wanted:
+        log.warning("--profile: it ends with step %d, the run's last, not %d", self._last, wanted)
+
+  def _is_copied(self) -> bool:
+    """Copies the trace into the bucket; says so if it stays here, which is no reason to stop."""
+    try:
+      for name in files_below(self._local):
+        with replacing(self._folder / name) as temporary:
+          shutil.copyfile(self._local / name, temporary)
+    except OSError as error:
+      log.warning("--profile: %s; the profile is in %s", described(error), self._local)
+      return False
+    with contextlib.suppress(OSError):
+      shutil.rmtree(self._local)
+    return True
