@@ -127,9 +127,12 @@ def _check_name(uri: str, name: str) -> None:
     raise ValueError(f"{uri!r}: expected a name without line breaks, which buckets do not take")
 
 
-def _file_system(scheme: str) -> Any:
-  """Returns the file system; fsspec keeps one for every process."""
-  import fsspec
+def set_up(scheme: str) -> dict[str, Any]:
+  """Sets up the library of a scheme, also for JAX and Orbax, whose paths are those of epath.
+
+  Returns:
+    The options of its file system.
+  """
   import fsspec.config
 
   options: dict[str, Any] = {}
@@ -145,11 +148,17 @@ def _file_system(scheme: str) -> Any:
     options["requests_timeout"] = aiohttp.ClientTimeout(
       sock_connect=CONNECT_SECONDS, sock_read=READ_SECONDS
     )
-    # For Orbax, too, whose paths are those of epath. Listings that are kept would hide what other
-    # processes, and TensorStore in this one, write.
+    # Listings that are kept would hide what other processes, and TensorStore in this one, write.
     options["use_listings_cache"] = False
     fsspec.config.conf.setdefault("gcs", {}).update(options)
-  return fsspec.filesystem(scheme, **options)
+  return options
+
+
+def _file_system(scheme: str) -> Any:
+  """Returns the file system; fsspec keeps one for every process."""
+  import fsspec
+
+  return fsspec.filesystem(scheme, **set_up(scheme))
 
 
 def _explained(error: Exception, uri: str) -> OSError:
@@ -220,6 +229,10 @@ class RemotePath(PosixGPath):
   @property
   def _fs(self) -> Any:
     return self._run(_file_system, self.scheme)
+
+  def set_up(self) -> None:
+    """Sets up the library for others that use it, such as JAX; makes no request."""
+    self._run(set_up, self.scheme)
 
   def info(self) -> dict[str, Any] | None:
     """Returns what the bucket knows of a file or a folder; None if there is neither."""

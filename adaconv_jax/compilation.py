@@ -22,7 +22,15 @@ import numpy as np
 from jax.core import Tracer
 from jax.experimental.compilation_cache import compilation_cache
 
-from adaconv_jax.files import cache_dir, check_path, expand, is_remote, obstacle, printable
+from adaconv_jax.files import (
+  cache_dir,
+  check_path,
+  expand,
+  in_bucket,
+  is_remote,
+  obstacle,
+  printable,
+)
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +83,8 @@ def keep_compiled(folder: str | os.PathLike[str] | None = None) -> Path | None:
     raise ValueError(
       f"{name}: expected a folder for compiled programs, but {printable(place)} is none"
     )
+  if (remote := in_bucket(path)) is not None:
+    remote.set_up()
   jax.config.update("jax_compilation_cache_dir", str(path))
   jax.config.update("jax_persistent_cache_min_compile_time_secs", _LEAST_SECONDS)
   return path

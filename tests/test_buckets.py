@@ -58,7 +58,8 @@ def test_compiled_programs_are_kept_in_the_bucket_without_a_question_before(buck
 
 
 @pytest.mark.slow
-def test_a_bucket_that_takes_no_compiled_programs_is_one_line_and_not_asked_again(bucket):
+@pytest.mark.parametrize("status", [403, 503])
+def test_a_bucket_that_takes_no_compiled_programs_is_one_line_and_not_asked_again(bucket, status):
   program = """
 import logging, jax, jax.numpy as jnp
 from adaconv_jax.compilation import keep_compiled, mend_kept
@@ -68,7 +69,7 @@ for power in range(2, 5):
   print(jax.jit(lambda x: x**power)(jnp.float32(2)))
 """
   del bucket.requests[:]
-  with bucket.failing(403, only="no-cache"):
+  with bucket.failing(status, only="no-cache"):
     environment = {**os.environ, **bucket.environment, "JAX_PLATFORMS": "cpu"}
     environment.pop("JAX_COMPILATION_CACHE_DIR", None)
     done = subprocess.run(
