@@ -9,6 +9,7 @@ import re
 import sys
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from absl import app, flags
@@ -379,7 +380,7 @@ def _train(argv: list[str]) -> None:
   try:
     if AOT.value is not None:
       return compile_ahead(CONFIG.value, AOT.value)
-    workdir = expand(str(WORKDIR.value))
+    workdir = _workdir()
     num_steps = CONFIG.value.get("num_steps", 0)
     stop.at(newest_step(workdir), num_steps)
     connect(DISTRIBUTED.value, COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
@@ -395,6 +396,13 @@ def _train(argv: list[str]) -> None:
   with stop.leaving(0):
     if not stop.nothing_to_do:
       log.info("done: %d steps in %s", step, workdir)
+
+
+def _workdir() -> Path:
+  try:
+    return expand(str(WORKDIR.value))
+  except ValueError as error:
+    raise type(error)(f"--workdir: {error}") from error
 
 
 def _fail(stop: StopRequest, error: object) -> NoReturn:

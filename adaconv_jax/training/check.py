@@ -8,6 +8,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from adaconv_jax.files import expand
 from adaconv_jax.models.adaconv import MAX_KERNEL_SIZE, STYLE_FITS
 from adaconv_jax.training.from_config import Config
 from adaconv_jax.vgg.network import BLOCKS, COMPUTE_DTYPES, ENCODER_LAYER, conv_shapes
@@ -118,6 +119,14 @@ RULES: Mapping[str, Rule] = {
   "keep_last": _count(1),
   "keep_every_steps": _PERIOD,
 }
+# Settings that name a file or a folder, also in a bucket.
+_PATHS = (
+  "model.vgg_weights",
+  "data.content",
+  "data.style",
+  "data.heldout_content_names",
+  "data.heldout_style_names",
+)
 # Those of `config.model.settings`, which only some transforms have.
 MODEL_RULES: Mapping[str, Rule] = {
   "style_dim": _count(1, 16_384),
@@ -136,9 +145,12 @@ def check_settings(config: Config) -> None:
 
   Raises:
     ValueError: a setting is missing or out of its range; the message names it and the range.
+    MissingExtra: a path is in a bucket, whose package is missing.
   """
   for name, rule in RULES.items():
     _check(name, _get(config, name), rule)
+  for name in _PATHS:
+    _check_path(name, _get(config, name))
   settings = _get(config, "model.settings")
   if not _is_group(settings):
     raise ValueError(f"config.model.settings: expected names and values, got {settings!r}")
@@ -192,6 +204,13 @@ def _check(name: str, value: Any, rule: Rule) -> None:
     raise ValueError(f"config.{name}: expected {rule.words}, got none; add it to the config")
   if not rule.holds(value):
     raise ValueError(f"config.{name}: expected {rule.words}, got {value!r}")
+
+
+def _check_path(name: str, value: str) -> None:
+  try:
+    expand(value)
+  except ValueError as error:
+    raise type(error)(f"config.{name}: {error}") from error
 
 
 def _check_style_layers(config: Config) -> None:

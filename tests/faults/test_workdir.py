@@ -229,6 +229,17 @@ def test_a_setting_that_cannot_be_recorded_is_refused_by_name(value):
     check_settings(config)
 
 
+@pytest.mark.parametrize(
+  "name", ["model.vgg_weights", "data.content", "data.style", "data.heldout_content_names"]
+)
+def test_a_path_of_an_unknown_kind_is_refused_by_the_setting_s_name(name):
+  config: Any = adain.get_config().unlock()
+  group, _, last = name.partition(".")
+  config[group][last] = "foo://bucket/x"
+  with pytest.raises(ValueError, match=rf"^config\.{name}: foo://bucket/x: expected a local path"):
+    check_settings(config)
+
+
 def test_a_count_that_is_too_large_is_refused_with_the_largest_one():
   config: Any = adain.get_config()
   config.batch_size = 10**12
