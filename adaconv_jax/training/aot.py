@@ -218,7 +218,7 @@ def compile_config(config: Config, tpu: Slice) -> jax.stages.Compiled:
   )
   vgg_params = jax.eval_shape(vgg.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))["params"]
   batch = crops(config.batch_size, config.data.content_crop, config.data.style_crop)
-  log.info("a step of %d pairs on the %d devices of %s", config.batch_size, len(devices), tpu)
+  log.info("pairs in a step: %d; devices of %s: %d", config.batch_size, tpu, len(devices))
   return compile_step(step, state, vgg_params, batch, len(devices))
 
 
