@@ -198,6 +198,14 @@ def expand(path: str | os.PathLike[str]) -> Path:
   return Path(os.path.expanduser(path)) if remote is None else remote
 
 
+def expand_named(name: str, path: str | os.PathLike[str]) -> Path:
+  """Does as `expand`, with errors that begin with the name of the option or setting."""
+  try:
+    return expand(path)
+  except ValueError as error:
+    raise type(error)(f"{name}: {error}") from error
+
+
 def check_path(name: str, path: Any, expected: str) -> None:
   """Checks an argument that is to be a path.
 

@@ -9,7 +9,6 @@ import re
 import sys
 import traceback
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NoReturn
 
 from absl import app, flags
@@ -20,7 +19,7 @@ from adaconv_jax.checkpoints.errors import CheckpointError
 from adaconv_jax.checkpoints.record import newest_step
 from adaconv_jax.cli.attempt import quiet_libraries, report, show_log, shown
 from adaconv_jax.data.batches import DataError
-from adaconv_jax.files import described, expand
+from adaconv_jax.files import described, expand_named
 from adaconv_jax.lock import WorkdirInUse
 from adaconv_jax.training import aot
 from adaconv_jax.training.from_config import Config
@@ -380,7 +379,7 @@ def _train(argv: list[str]) -> None:
   try:
     if AOT.value is not None:
       return compile_ahead(CONFIG.value, AOT.value)
-    workdir = _workdir()
+    workdir = expand_named("--workdir", str(WORKDIR.value))
     num_steps = CONFIG.value.get("num_steps", 0)
     stop.at(newest_step(workdir), num_steps)
     connect(DISTRIBUTED.value, COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
@@ -396,13 +395,6 @@ def _train(argv: list[str]) -> None:
   with stop.leaving(0):
     if not stop.nothing_to_do:
       log.info("done: %d steps in %s", step, workdir)
-
-
-def _workdir() -> Path:
-  try:
-    return expand(str(WORKDIR.value))
-  except ValueError as error:
-    raise type(error)(f"--workdir: {error}") from error
 
 
 def _fail(stop: StopRequest, error: object) -> NoReturn:

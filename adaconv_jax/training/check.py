@@ -8,7 +8,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from adaconv_jax.files import expand
+from adaconv_jax.files import expand_named
 from adaconv_jax.models.adaconv import MAX_KERNEL_SIZE, STYLE_FITS
 from adaconv_jax.training.from_config import Config
 from adaconv_jax.vgg.network import BLOCKS, COMPUTE_DTYPES, ENCODER_LAYER, conv_shapes
@@ -150,7 +150,7 @@ def check_settings(config: Config) -> None:
   for name, rule in RULES.items():
     _check(name, _get(config, name), rule)
   for name in _PATHS:
-    _check_path(name, _get(config, name))
+    expand_named(f"config.{name}", _get(config, name))
   settings = _get(config, "model.settings")
   if not _is_group(settings):
     raise ValueError(f"config.model.settings: expected names and values, got {settings!r}")
@@ -204,13 +204,6 @@ def _check(name: str, value: Any, rule: Rule) -> None:
     raise ValueError(f"config.{name}: expected {rule.words}, got none; add it to the config")
   if not rule.holds(value):
     raise ValueError(f"config.{name}: expected {rule.words}, got {value!r}")
-
-
-def _check_path(name: str, value: str) -> None:
-  try:
-    expand(value)
-  except ValueError as error:
-    raise type(error)(f"config.{name}: {error}") from error
 
 
 def _check_style_layers(config: Config) -> None:
