@@ -142,7 +142,7 @@ def test_ctrl_c_leaves_a_video_that_plays_and_resume_goes_on(folder, capsys, mon
   assert np.abs(pictures_of("out.mp4") - whole).mean() < 3
   assert not list(folder.glob(".*"))
   code, printed = run(capsys, "--resume")
-  assert code == 0 and "whole already" in printed.out
+  assert code == 0 and "kept, because it exists and no run of it was stopped" in printed.out
 
 
 @pytest.mark.parametrize(
@@ -358,7 +358,7 @@ def test_ctrl_c_in_a_process_of_its_own_leaves_a_video_that_plays(tmp_path):
   [
     (["--mix", "0.5"], "--mix: expected 1 number"),
     (["--style", "missing.png"], "missing.png"),
-    (["--rate", "25"], "rate: expected None for a file"),
+    (["--rate", "25"], "--rate: expected it for a folder of pictures only"),
   ],
 )
 def test_wrong_arguments_are_named_and_nothing_is_made(folder, capsys, arguments, message):
