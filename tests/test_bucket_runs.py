@@ -100,8 +100,9 @@ def test_a_profile_of_a_run_in_a_bucket_is_there_or_on_this_machine(bucket, monk
   for number, fault in enumerate((None, 503)):
     workdir = expand(f"gs://runs/profiled-{number}")
     tracer = Tracer(workdir, Span(1, 1))
-    tracer.before(1)
+    tracer.start()
     jnp.ones(3).block_until_ready()
+    assert tracer.after(1)
     with caplog.at_level("INFO"), bucket.failing(fault) if fault else contextlib.nullcontext():
       tracer.close()
     place = caplog.messages[-1].rpartition("the profile is in ")[2]

@@ -193,6 +193,7 @@ def _train(
   )
   stack.enter_context(contextlib.closing(progress))
 
+  tracer.expect(start_step, config.num_steps)
   loop = _Loop(
     config=config,
     stop=stop,
@@ -322,11 +323,10 @@ class _Loop:
           if self.tracer.is_first(step + 1):
             jax.block_until_ready(state)
             with progress.pause("profile", once=True):
-              self.tracer.before(step + 1)
-          self.tracer.before(step + 1)
+              self.tracer.start()
           state, metrics = self._step(state, step)
           step += 1
-          ends = self.tracer.is_last(step)
+          ends = self.tracer.after(step)
           stop.at(step, config.num_steps)
           stop.note(metrics)
           progress.step(step, metrics)

@@ -50,23 +50,30 @@ class Tracer:
     self._folder, self._span, self._runs = workdir / "profile", span, False
     self._local, self._last = self._folder, 0
 
+  def expect(self, done: int, num_steps: int) -> None:
+    """Warns, before the first step, that a run after `done` steps will do none of the span's."""
+    if self._span is not None and (self._span.first > num_steps or self._span.last <= done):
+      log.warning(
+        "--profile: the run goes from step %d to %d, and records none of %d to %d",
+        *(done + 1, num_steps, *self._span),
+      )
+      self._span = None
+
   def is_first(self, step: int) -> bool:
     """Returns whether the trace begins with this step: the span's first, or what is left of it."""
     span = self._span
     return span is not None and not self._runs and span.first <= step <= span.last
 
-  def before(self, step: int) -> None:
-    """Starts before the first step."""
-    if self.is_first(step):
-      if is_remote(self._folder):
-        self._local = Path(tempfile.mkdtemp(prefix="adaconv-profile-"))
-      jax.profiler.start_trace(self._local)
-      self._runs = True
-    if self._runs:
-      self._last = step
+  def start(self) -> None:
+    """Starts, before the first step."""
+    if is_remote(self._folder):
+      self._local = Path(tempfile.mkdtemp(prefix="adaconv-profile-"))
+    jax.profiler.start_trace(self._local)
+    self._runs = True
 
-  def is_last(self, step: int) -> bool:
+  def after(self, step: int) -> bool:
     """Returns whether the trace ends with this step, which has to be waited for."""
+    self._last = step
     return self._span is not None and self._runs and step == self._span.last
 
   def close(self) -> None:

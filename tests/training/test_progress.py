@@ -212,9 +212,10 @@ def test_a_profile_has_the_steps_of_its_span_and_is_written_once(tmp_path, monke
     tracer = Tracer(tmp_path, Span.parse("3:5"))
     recorded = []
     for step in range(start, end + 1):
-      tracer.before(step)
+      if tracer.is_first(step):
+        tracer.start()
       recorded += [step] * (calls == [tmp_path / "profile"])
-      if tracer.is_last(step):
+      if tracer.after(step):
         tracer.close()
     tracer.close()
     assert recorded == traced and calls == [tmp_path / "profile", "written"] * bool(traced)
@@ -222,7 +223,7 @@ def test_a_profile_has_the_steps_of_its_span_and_is_written_once(tmp_path, monke
 
 def test_a_profile_is_what_tensorboard_reads(tmp_path):
   tracer = Tracer(tmp_path, Span(1, 1))
-  tracer.before(1)
+  tracer.start()
   jnp.ones(3).block_until_ready()
   tracer.close()
   assert list((tmp_path / "profile").rglob("*.xplane.pb"))
