@@ -147,8 +147,7 @@ class Flows:
     self._pairs = {
       distance: [
         (first, first + distance, *flow(clip, first, first + distance))
-        # The first frames of a video have nothing before them to be steady with.
-        for first in range(min(2, count - distance - 1), count - distance, COMPARED)
+        for first in range(0, count - distance, COMPARED)
       ]
       for distance in (SHORT, LONG)
     }

@@ -2,7 +2,8 @@
 
 Three things, each of which takes away a part of the flicker that shared statistics leave:
 
-- Noise. The network sees a frame mixed with those before it, warped by the optical flow.
+- Noise. The network sees a frame mixed with those before it, warped by the optical flow; the first
+  one of a shot with those after it, or its grain would give it other colors than all the others.
 - The network's grid. Its poolings halve the picture three times, so the same thing is painted
   differently at every position modulo 8 pixels. A frame is padded so that the grid moves along with
   most of the picture.
@@ -16,10 +17,12 @@ Where a frame and the warped other one do not show the same (something appeared,
 the light changed), nothing is mixed: they must be equal up to the noise of both.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from adaconv_jax.models.pictures import to_float
@@ -38,9 +41,8 @@ from adaconv_jax.video.flow import (
 STEADY, NOISE = 0.95, 0.55
 # An anchor is used for so many frames.
 KEPT = 10
-# So many frames after the first of a shot are not mixed: they are noisy, and painted otherwise than
-# those that have several before them, so they would be bad anchors.
-FIRST = 2
+# So many frames after the first of a shot take its noise away.
+AHEAD = 4
 # Smaller frames have no flow.
 LEAST_SIDE = 2 * STRIDE
 # Differences of two frames are averaged over windows of this deviation, in pixels.
@@ -97,12 +99,20 @@ class Painted(NamedTuple):
 
 @jax.jit
 def begin(frame: jax.Array) -> Followed:
-  """Starts with the first frame of a shot, `[h, w, 3]`, float in [0, 1] or uint8."""
+  """Starts with the first frame of a shot, from `without_noise`, or as it is: float or uint8."""
   frame = to_float(frame)
   h, w = frame.shape[:2]
   still, none = jnp.zeros(2), jnp.zeros((), int)
   flow, same = jnp.zeros((2, h, w)), jnp.zeros((h, w, 1))
   return Followed(frame, none, frame, flow, same, still, still.astype(int))
+
+
+def without_noise(frames: Sequence[jax.Array | np.ndarray], share: jax.Array) -> jax.Array:
+  """Returns the first of some frames of a shot, `[h, w, 3]`, mixed with those after it; float."""
+  last = begin(frames[-1])
+  for frame in reversed(frames[:-1]):
+    last = follow(last, frame, share)
+  return last.frame
 
 
 @jax.jit
@@ -172,14 +182,13 @@ def blend(
     What the next call needs, and what to show, float in [0, 1].
   """
   anchor = jnp.where(_renews(followed.number), last.mixture, last.anchor)
-  share = jnp.where(followed.number <= FIRST, 0, share)
   mixture = _mix(anchor, picture, followed.flow, share * followed.same)
   return Painted(mixture, anchor), restore_contrast(mixture, picture)
 
 
 def _renews(number: jax.Array) -> jax.Array:
   """Whether the anchor of a frame is the one before it."""
-  return (number <= FIRST + 1) | ((number - FIRST - 1) % KEPT == 0)
+  return (number - 1) % KEPT == 0
 
 
 def _mix(before: jax.Array, now: jax.Array, flow: jax.Array, share: jax.Array) -> jax.Array:

@@ -9,6 +9,7 @@ A palette is given to a shot, too: the colors of some of its frames, once they a
 those of all are moved. A style's code is refined for some frames of the whole video together.
 """
 
+import collections
 import dataclasses
 import itertools
 import os
@@ -57,7 +58,7 @@ _SAMPLED = 64
 # Share of a new measurement in a running average, per frame.
 PACE = 0.05
 # Frames rendered before the first that is wanted, so that it is mixed.
-WARM_UP = steady.FIRST + 1
+WARM_UP = 3
 # Frames rendered together on an accelerator; a CPU is busy with one.
 BATCH = 8
 
@@ -98,6 +99,10 @@ class Colors(NamedTuple):
 
   measured: jax.Array
   wanted: jax.Array
+
+
+# Moves the colors of a painted frame, whose number is given, too.
+_Recolor = Callable[[jax.Array, int], jax.Array]
 
 
 class Refinement(NamedTuple):
@@ -427,10 +432,6 @@ def _move(picture: jax.Array, colors: Colors, strength: jax.Array) -> jax.Array:
   return move_colors(picture[None], colors.measured, colors.wanted, strength)[0]
 
 
-# Moves the colors of a painted frame, whose number is given, too.
-_Recolor = Callable[[jax.Array, int], jax.Array]
-
-
 def _recolor_shot(
   painter: _Painter, frames: Sequence[np.ndarray], first: int, last: int, measured: Measured
 ) -> _Recolor | None:
@@ -526,12 +527,32 @@ def _for_stats(function: Callable[[ChannelStats], ChannelStats], measured: Measu
   return measured._replace(stats=stats, own_stats=own_stats)
 
 
+class _Group(NamedTuple):
+  """Frames that go together.
+
+  Attributes:
+    index: the number of the first.
+    batch: the frames.
+    measured: what normalizes them; None: each by itself.
+    cut: whether a shot begins.
+    recolor: how colors are moved; None: they are not.
+  """
+
+  index: int
+  batch: list[np.ndarray]
+  measured: Measured | None
+  cut: bool
+  recolor: _Recolor | None
+
+
 def _stylize(
   frames: Iterable[ArrayLike], painter: _Painter, statistics: str, start: int
 ) -> Iterator[np.ndarray]:
   first = max(start - WARM_UP, 0)  # what is rendered first
-  share, dtype, followed, painted = jnp.float32(painter.blending), None, None, None
-  for index, batch, measured, cut, recolor in _GROUPS[statistics](frames, painter, first):
+  share, followed, painted = jnp.float32(painter.blending), None, None
+  groups = _GROUPS[statistics](frames, painter, first)
+  for group, beginning in _with_beginnings(groups, painter):
+    index, batch, measured, _, recolor = group
     dtype = batch[0].dtype
     if not painter.is_blended(batch[0]):
       pictures = painter.paint(batch, index, measured)
@@ -541,8 +562,11 @@ def _stylize(
     else:
       chain = []
       for offset, frame in enumerate(batch):
-        new = followed is None or (cut and not offset)
-        followed = steady.begin(frame) if new else steady.follow(followed, frame, share)
+        if beginning and not offset:
+          followed = steady.begin(steady.without_noise(beginning, share))
+        else:
+          assert followed is not None
+          followed = steady.follow(followed, frame, share)
         chain.append(followed)
       pictures = painter.paint([steady.on_grid(one) for one in chain], index, measured)
       shown = []
@@ -560,11 +584,42 @@ def _stylize(
         yield np.asarray(from_float(picture, shown_as)).astype(dtype, copy=False)
 
 
-def _by_shot(frames: Iterable[ArrayLike], painter: _Painter, first: int) -> Iterator[Any]:
-  """Yields number, frames, statistics, whether a shot begins, and how colors are moved.
+def _with_beginnings(
+  groups: Iterator[_Group], painter: _Painter
+) -> Iterator[tuple[_Group, list[np.ndarray]]]:
+  """Looks ahead: with the first group of a shot come the first frames of it, if they are blended.
 
-  The frames go together.
+  An error of the frames comes when those before it have been yielded.
   """
+  waiting: collections.deque[_Group] = collections.deque()
+  fault: Exception | None = None
+
+  def another() -> bool:
+    nonlocal fault
+    try:
+      waiting.extend(itertools.islice(groups, 1 if fault is None else 0))
+    except Exception as error:
+      fault = error
+      return False
+    return bool(waiting)
+
+  new = True
+  while waiting or another():
+    group, beginning = waiting.popleft(), []
+    if (new or group.cut) and painter.is_blended(group.batch[0]):
+      beginning, known = [*group.batch], 0
+      while len(beginning) <= steady.AHEAD and (known < len(waiting) or another()):
+        if known == len(waiting) or waiting[known].cut:
+          break
+        beginning += waiting[known].batch
+        known += 1
+    new = False
+    yield group, beginning[: steady.AHEAD + 1]
+  if fault is not None:
+    raise fault
+
+
+def _by_shot(frames: Iterable[ArrayLike], painter: _Painter, first: int) -> Iterator[_Group]:
   checked, index = _checked(frames), 0
   for length, measured, samples in _measure_shots(frames, painter):
     shot = itertools.islice(checked, length)
@@ -576,7 +631,7 @@ def _by_shot(frames: Iterable[ArrayLike], painter: _Painter, first: int) -> Iter
       pass
     index += skipped
     while batch := list(itertools.islice(shot, painter.batch)):
-      yield index, batch, measured, cut, recolor
+      yield _Group(index, batch, measured, cut, recolor)
       index += len(batch)
       cut = False
 
@@ -599,7 +654,7 @@ def _measure_shots(
     yield length, pool.result(), samples.frames
 
 
-def _by_running(frames: Iterable[ArrayLike], painter: _Painter, first: int) -> Iterator[Any]:
+def _by_running(frames: Iterable[ArrayLike], painter: _Painter, first: int) -> Iterator[_Group]:
   cuts, moments, target, age, recolor = Cuts(), None, None, 0, None
   for index, frame in enumerate(_checked(frames)):
     cut = cuts.at(frame)
@@ -611,7 +666,7 @@ def _by_running(frames: Iterable[ArrayLike], painter: _Painter, first: int) -> I
       target = _to_moments(painter.measure(frame))
     moments = target if moments is None else _approach(moments, target)
     age += 1
-    yield index, [frame], _from_moments(moments), cut, recolor
+    yield _Group(index, [frame], _from_moments(moments), cut, recolor)
 
 
 @jax.jit
@@ -619,12 +674,12 @@ def _approach(average: Any, target: Any) -> Any:
   return jax.tree.map(lambda a, b: a + PACE * (b - a), average, target)
 
 
-def _by_frame(frames: Iterable[ArrayLike], painter: _Painter, first: int) -> Iterator[Any]:
+def _by_frame(frames: Iterable[ArrayLike], painter: _Painter, first: int) -> Iterator[_Group]:
   cuts, recolor = Cuts(), _recolor_frame(painter)
   for index, frame in enumerate(_checked(frames)):
     cut = cuts.at(frame)
     if index >= first:
-      yield index, [frame], None, cut, recolor
+      yield _Group(index, [frame], None, cut, recolor)
 
 
 _GROUPS = {"shot": _by_shot, "running": _by_running, "frame": _by_frame}

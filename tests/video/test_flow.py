@@ -81,10 +81,7 @@ def test_noise_is_averaged_along_the_motion_in_frames_and_in_pictures():
   noisy = [np.clip(x + rng.normal(0, 0.04, x.shape), 0, 1).astype(np.float32) for x in clean]
   followed = two(*noisy)
   last = steady.Painted(jnp.asarray(noisy[0]), jnp.asarray(noisy[0]))
-  # The first frames of a shot are not mixed.
-  painted, _ = steady.blend(
-    followed._replace(number=jnp.asarray(9)), last, jnp.asarray(noisy[1]), jnp.float32(0.5)
-  )
+  painted, _ = steady.blend(followed, last, jnp.asarray(noisy[1]), jnp.float32(0.5))
   inner = np.s_[12:-12, 12:-12]
   noise = (noisy[1] - clean[1])[inner].std()
   for picture in (followed.frame, painted.mixture):  # two equal shares of independent noise: 0.71
@@ -98,7 +95,7 @@ def test_what_appears_leaves_no_ghost_of_what_was_there():
   now[30:70, 30:70] = 1.0 - now[30:70, 30:70]
   followed = two(before, now, 0.9)
   painted, shown = steady.blend(
-    followed._replace(number=jnp.asarray(9)),
+    followed,
     steady.Painted(jnp.asarray(before), jnp.asarray(before)),
     jnp.asarray(now),
     jnp.float32(0.9),

@@ -126,14 +126,40 @@ def test_an_iterator_is_read_frame_by_frame(adain):
   read = []
 
   def stream():
-    for frame in pictures(5):
+    for frame in pictures(8):
       read.append(frame)
       yield frame
 
   made = stylize_frames(stream(), STYLE, model=adain)
-  for count in range(1, 6):
+  for count in range(1, 9):
     next(made)
-    assert len(read) == count
+    assert len(read) == max(count, 1 + steady.AHEAD)
+
+
+@pytest.mark.parametrize("blending", [0, 0.9])
+def test_an_error_of_the_frames_comes_after_the_frames_before_it(adain, blending):
+  def broken():
+    yield from pictures(3)
+    raise OSError("no more")
+
+  made = stylize_frames(broken(), STYLE, model=adain, blending=blending)
+  assert len(list(itertools.islice(made, 3))) == 3
+  with pytest.raises(OSError, match="no more"):
+    next(made)
+
+
+@pytest.mark.parametrize("cut", [0, 5])
+def test_the_first_frame_of_a_shot_has_no_more_noise_than_the_others(adain, monkeypatch, cut):
+  seen, on_grid = [], steady.on_grid
+  monkeypatch.setattr(steady, "on_grid", lambda one: on_grid(seen.append(one.frame) or one))
+  rng = np.random.default_rng(0)
+  size = (48, 64, 3)
+  shots = [np.full((n, *size), color) for n, color in ((cut, 0.2), (12 - cut, 0.7))]
+  clean = np.concatenate(shots).astype(np.float32)
+  noisy = clean + rng.normal(0, 0.03, clean.shape).astype(np.float32)
+  assert len(list(stylize_frames(noisy, STYLE, model=adain))) == 12
+  noise = np.std(np.stack(seen) - clean, axis=(1, 2, 3))
+  assert noise.max() < 0.9 * 0.03 and noise.max() < 1.25 * np.median(noise)
 
 
 def test_a_running_average_follows_slowly(adain):
