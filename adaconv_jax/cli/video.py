@@ -124,6 +124,8 @@ def _render(args: argparse.Namespace, stack: contextlib.ExitStack) -> int:
   except (ValueError, OSError) as error:
     bar.close()
     report(f"error: {described(error)}")
+    if bar.n:
+      report(f"{printable(output)} has the first {bar.n} frames")
     # Some things are seen only when the work begins, such as a sound that --output cannot hold.
     return EXIT_USAGE if isinstance(error, ValueError) and not bar.n else EXIT_SOME_FAILED
   bar.close()

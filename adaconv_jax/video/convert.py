@@ -19,7 +19,7 @@ from adaconv_jax.video.stylize import stylize_frames
 from adaconv_jax.video.writer import CODEC, CRF, Log, write_video
 
 # Raise when what is encoded, or how, changes: older logs then cannot be continued.
-VERSION = 4
+VERSION = 5
 
 
 def convert(
@@ -44,8 +44,9 @@ def convert(
 ) -> int:
   """Stylizes a video file.
 
-  The output appears when it is whole, or on Ctrl-C, then with the frames made so far. Until all are
-  made, what is encoded is also kept in a hidden file beside it, `.NAME.resume`.
+  The output appears when it is whole, or, with the frames made so far, on Ctrl-C and where a frame
+  of the input cannot be read. Until all are made, what is encoded is also kept in a hidden file
+  beside it, `.NAME.resume`.
 
   Args:
     video: the input, from `open_video`.
@@ -124,15 +125,25 @@ def convert(
     for packet in done:
       writer.copy(packet)
     progress(made)
+    fault: Exception | None = None
     with _Interrupt() as interrupt:
-      for picture in pictures:
+      while not interrupt.came:
+        try:
+          picture = next(pictures, None)
+        except (ValueError, OSError) as error:
+          if not made:
+            raise
+          fault = error
+          break
+        if picture is None:
+          break
         writer.write(picture, *stamped.stamps[made])
         made += 1
-        progress(made)
         interrupt.can_wait = True
-        if interrupt.came:
-          break
-      writer.finish(all_sound=not interrupt.came)
+        progress(made)
+      writer.finish(all_sound=not interrupt.came and fault is None)
+  if fault is not None:
+    raise fault
   if interrupt.came:
     raise KeyboardInterrupt
   log.remove()

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from adaconv_jax import images
 from adaconv_jax.files import check_regular, expand, is_remote, printable
@@ -28,6 +29,7 @@ _FULL_RANGE = 2
 _HD_HEIGHT = 720
 # Of a file, of which a frame at a time is read.
 _ANY_SIZE = 2**62
+_SCALED = "frames of another size are scaled to the first one's"
 
 
 class VideoError(ValueError):
@@ -209,25 +211,24 @@ def _open_folder(path: Path, rate: Fraction) -> Video:
     name = printable(path)
     also = [note.removeprefix(f"{name}: ") for note in notes]
     raise VideoError("; ".join([f"{name}: expected a folder of pictures, found none", *also]))
-  height, width = _read_picture(files[0]).shape[:2]
+  width, height = _read_picture(files[0]).size
+  count = len(files)
+  video = Video(path, width, height, 1 / rate, rate, count, count, notes=notes)
 
   def read() -> Iterator[Frame]:
     for index, file in enumerate(files):
       picture = _read_picture(file)
-      if picture.shape[:2] != (height, width):
-        raise VideoError(
-          f"{printable(file)}: expected {width} x {height}, the size of "
-          f"{printable(files[0].name)}, got {picture.shape[1]} x {picture.shape[0]}; the frames of "
-          "a video have one size"
-        )
-      yield Frame(picture, index, 1)
+      if picture.size != (width, height):
+        video.note(_SCALED)
+        picture = picture.resize((width, height), Image.Resampling.BICUBIC)
+      yield Frame(np.asarray(picture), index, 1)
 
-  count = len(files)
-  return Video(path, width, height, 1 / rate, rate, count, count, notes=notes, read=read)
+  video.read = read
+  return video
 
 
-def _read_picture(path: Path) -> np.ndarray:
-  return np.asarray(images.decode(images.read_file(path), name=str(path)))
+def _read_picture(path: Path) -> Image.Image:
+  return images.decode(images.read_file(path), name=str(path))
 
 
 def _open_file(path: Path) -> Video:
@@ -352,7 +353,7 @@ def _to_rgb(frame: Any, video: Video) -> np.ndarray:
   turned = video.rotation in (90, 270)
   width, height = (video.height, video.width) if turned else (video.width, video.height)
   if (frame.width, frame.height) != (width, height):
-    video.note("frames of another size are scaled to the first one's")
+    video.note(_SCALED)
   color = _color(frame)
   deep = hdr.is_hdr(frame.color_trc)
   clear = any(component.is_alpha for component in frame.format.components)

@@ -4,6 +4,7 @@ Encoded pictures are also kept in a log beside the output, so that a run that wa
 or by a power cut, goes on where it was: `Log`.
 """
 
+import bisect
 import contextlib
 import json
 import os
@@ -37,6 +38,10 @@ CODECS = {
 }
 # The largest that they take.
 MOST_CRF = {"h264": 51, "hevc": 51, "vp9": 63, "av1": 63}
+# So many pictures at most, shown before a later one, may come after it.
+REORDERED = 2
+# libx265 writes outside of its memory where a side is shorter.
+_LEAST_HEVC = 64
 _HASH = 64  # characters of a hash, which says nothing to people
 _QUALITY = {"libvpx-vp9": {"b": "0"}, "libx265": {"x265-params": "log-level=error"}}
 
@@ -72,6 +77,8 @@ class Log:
   def read(self) -> list[Packet]:
     """Returns what can be continued: whole groups of pictures, or everything after `finish`.
 
+    That of so few pictures that none was reordered leaves no time for those that would come.
+
     Raises:
       VideoError: the log is of something else.
       OSError: there is none, or it is not readable.
@@ -101,7 +108,7 @@ class Log:
     ):  # later pictures of the last group may be missing, although they are shown first
       while packets and not packets.pop().is_key:
         pass
-    return packets
+    return packets if len(packets) > REORDERED else []
 
   def _differences(self, about: object) -> str:
     if not isinstance(about, dict) or about.get("version") != self.about.get("version"):
@@ -162,6 +169,9 @@ class Writer:
     self._container, self._stream, self._source = container, stream, source
     self._log, self._sound = log, sound
     self._last_dts: int | None = None
+    # When the pictures are shown, in order, and how many packets there are, also of earlier runs.
+    self._shown: list[int] = []
+    self._count, self._resumed = 0, False
     # How long pictures are shown that are in the encoder, by their time; it forgets that.
     self._durations: dict[int, int] = {}
     # Of all pictures so far: where the first begins in both orders, and where the last ends.
@@ -184,6 +194,7 @@ class Writer:
       dst_color_range=2 if color.full_range else 1,
     )
     frame.pts, frame.duration, frame.time_base = pts, duration, self._source.time_base
+    bisect.insort(self._shown, pts)
     if duration:
       self._durations[pts] = duration
     frame.colorspace, frame.color_range = color.matrix_tag, color.range_tag
@@ -196,6 +207,8 @@ class Writer:
     copied = av.Packet(packet.data)
     copied.pts, copied.dts, copied.duration = packet.pts, packet.dts, packet.duration
     copied.time_base, copied.is_keyframe = self._source.time_base, packet.is_key
+    bisect.insort(self._shown, packet.pts)
+    self._resumed = True
     self._put(copied)
 
   def finish(self, *, all_sound: bool) -> None:
@@ -210,9 +223,8 @@ class Writer:
     for index, packet in enumerate(packets, 1):
       scale = packet.time_base / base
       pts, dts = (round(time * scale) for time in (packet.pts, packet.dts))
-      # After a resume, an encoder begins again with times before its first picture.
-      if self._last_dts is not None and dts <= self._last_dts:
-        dts = min(self._last_dts + 1, pts)
+      if self._resumed:
+        dts = self._continued(dts, pts)
       packet.pts, packet.dts, packet.time_base = pts, dts, base
       duration = self._durations.pop(pts, round((packet.duration or 0) * scale))
       self._end = max(self._end, pts + duration)
@@ -221,6 +233,18 @@ class Writer:
       packet.duration = duration
       self._log.append(Packet(pts, dts, duration, packet.is_keyframe, bytes(packet)))
       self._put(packet)
+
+  def _continued(self, dts: int, pts: int) -> int:
+    """When a packet is decoded after those of an earlier run.
+
+    An encoder that begins again gives times before its first picture, or, where a part has too few
+    pictures to be reordered, leaves no time for those of the next part.
+    """
+    assert self._last_dts is not None
+    as_in_one_run = self._shown[self._count - REORDERED]
+    if as_in_one_run > self._last_dts:
+      return min(as_in_one_run, pts)
+    return min(max(dts, self._last_dts + 1), pts)
 
   def _last_duration(self, dts: int, duration: int) -> int:
     """How long the last packet is to be shown, so that the video is as long as its pictures.
@@ -234,6 +258,7 @@ class Writer:
 
   def _put(self, packet: Any) -> None:
     self._last_dts = packet.dts
+    self._count += 1
     if self._starts is None:
       self._starts = packet.pts, packet.dts  # a key frame, which is shown first
     self._sound.copy_until(packet.dts * self._source.time_base)
@@ -327,6 +352,11 @@ def write_video(
     encoder = CODECS[codec]
     turned = source.rotation in (90, 270)
     width, height = (source.height, source.width) if turned else (source.width, source.height)
+    if codec == "hevc" and min(width, height) < _LEAST_HEVC:
+      raise VideoError(
+        f"--codec: hevc needs frames of at least {_LEAST_HEVC} x {_LEAST_HEVC}, got {source.width} "
+        f"x {source.height}; h264 takes smaller ones"
+      )
     try:
       stream = container.add_stream(encoder, rate=source.rate)
     except (av.error.FFmpegError, ValueError) as error:
@@ -346,6 +376,7 @@ def write_video(
     context.color_primaries, context.color_trc = color.primaries_tag, color.transfer_tag
     context.gop_size = GROUP
     stream.options = {"crf": str(crf)} | _QUALITY.get(encoder, {})
+    os.environ.setdefault("SVT_LOG", "1")  # AV1's encoder prints its settings otherwise
     if source.rotation:
       stream.set_display_rotation(source.rotation)
     sound = None

@@ -263,7 +263,7 @@ def test_what_is_no_frame_in_a_folder_is_reported_before_the_work(folder, capsys
   assert notes[1].startswith("note: frames: left out 1 picture(s) in the folders below")
 
 
-def test_an_error_on_the_way_leaves_no_video_and_resume_goes_on(folder, capsys, monkeypatch):
+def test_a_frame_that_cannot_be_read_leaves_a_video_up_to_there(folder, capsys):
   frames = smooth_pictures(5, 16, 24)
   (folder / "frames").mkdir()
   for index, frame in enumerate(frames):
@@ -272,8 +272,40 @@ def test_an_error_on_the_way_leaves_no_video_and_resume_goes_on(folder, capsys, 
   arguments = ["frames", "--style", "dots.png", "--output", "out.mp4", "--statistics", "frame"]
   arguments += ["--refine", "0"]  # which would look at all frames first
   assert main(arguments) == 1
-  assert "3.png" in capsys.readouterr().err
-  assert not (folder / "out.mp4").exists()
+  printed = capsys.readouterr().err
+  assert "3.png" in printed and "out.mp4 has the first 3 frames" in printed
+  assert len(pictures_of("out.mp4")) == 3
+  assert main([*arguments[:-1], "1", "--overwrite"]) == 2
+  assert len(pictures_of("out.mp4")) == 3  # nothing was made this time
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  ("codec", "output"), [("h264", "out.mp4"), ("hevc", "out.mkv"), ("vp9", "out.webm")]
+)
+def test_parts_of_a_few_frames_become_one_video(folder, capsys, monkeypatch, codec, output):
+  write_clip(folder / "in.mp4", smooth_pictures(14, 64, 80))
+  arguments = ["--codec", codec, "--refine", "0"]
+  for index, last in enumerate((1, 2, 4, 5, 7, 8, 11)):
+    with monkeypatch.context() as patch:
+      interrupt_after(patch, last)
+      code, printed = run(capsys, *arguments, *["--resume"] * (index > 0), output=output)
+    assert code == 130, printed.err
+    assert len(pictures_of(output)) == last
+  code, printed = run(capsys, *arguments, "--resume", output=output)
+  assert code == 0, printed.err
+  assert len(pictures_of(output)) == 14 and seconds(output) == pytest.approx(seconds("in.mp4"))
+
+
+def seconds(path):
+  video = open_video(path)
+  return [float(frame.pts * video.time_base) for frame in video.frames()]
+
+
+@pytest.mark.slow
+def test_the_encoder_of_av1_prints_nothing_of_its_own(folder, capfd):
+  assert main(["in.mp4", "--style", "dots.png", "--output", "out.mkv", "--codec", "av1"]) == 0
+  assert "Svt" not in capfd.readouterr().err
 
 
 def test_styles_are_mixed_and_the_mixture_fades(folder, capsys, adain):
@@ -358,6 +390,7 @@ def test_ctrl_c_in_a_process_of_its_own_leaves_a_video_that_plays(tmp_path):
   [
     (["--mix", "0.5"], "--mix: expected 1 number"),
     (["--style", "missing.png"], "missing.png"),
+    (["--codec", "hevc"], "--codec: hevc needs frames of at least 64 x 64, got 48 x 32; h264"),
     (["--rate", "25"], "--rate: expected it for a folder of pictures only"),
   ],
 )
