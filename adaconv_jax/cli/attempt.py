@@ -79,6 +79,22 @@ def or_exit(*failures: type[Exception]) -> Iterator[None]:
     sys.exit(shown(message))
 
 
+@contextlib.contextmanager
+def naming_option(option: str) -> Iterator[None]:
+  """Begins the message of what cannot be read with the option that named it.
+
+  Raises:
+    ConnectionError: as it is; it concerns a bucket rather than the option.
+    ValueError: in place of other errors of files and their contents.
+  """
+  try:
+    yield
+  except ConnectionError:
+    raise
+  except (OSError, ValueError) as error:
+    raise ValueError(f"{option}: {described(error)}") from error
+
+
 def quiet_libraries() -> None:
   """Hides what libraries log: a lot that is of no use to the user, and what we report ourselves.
 

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageChops
 
 from adaconv_jax import images
+from adaconv_jax.cli.attempt import naming_option
 from adaconv_jax.files import expand, printable
 
 # Gray values up to and from which paint is black or white, and the share of each from which on, and
@@ -21,17 +22,16 @@ _PAINTED = 128
 _NO_COLOR = -1
 
 
-def read_mask(path: str) -> Image.Image:
+def read_mask(path: str, option: str) -> Image.Image:
   """Reads a picture as a mask, 8 bits: black is 0, white is 1.
 
   If some of its pixels are transparent, its alpha is the mask; if the others are black and white,
   without the black ones.
 
   Raises:
-    ImageError: it is no picture.
-    OSError: it cannot be read.
+    ValueError: it cannot be read, or is no picture; the message begins with `option`.
   """
-  picture, alpha = _read(path)
+  picture, alpha = _read(path, option)
   gray = picture.convert("L")
   if alpha is None:
     return gray
@@ -56,23 +56,23 @@ def read_masks(paths: Sequence[str], styles: int) -> list[Image.Image]:
     One gray picture per style.
 
   Raises:
-    ImageError: a file is no picture.
-    ValueError: there is another number of files, or the one for all has other colors than styles.
-    OSError: a file cannot be read.
+    ValueError: a file cannot be read, or is no picture; there is another number of files, or the
+      one for all has other colors than styles.
   """
   if len(paths) == styles:
-    return [read_mask(path) for path in paths]
+    return [read_mask(path, "--mask") for path in paths]
   if len(paths) == 1:
-    return _split(*_read(paths[0]), styles, printable(paths[0]))
+    return _split(*_read(paths[0], "--mask"), styles, printable(paths[0]))
   raise ValueError(
     f"--mask and --style: expected {styles} mask(s), one per style, or one label picture, got "
     f"{len(paths)}"
   )
 
 
-def _read(path: str) -> tuple[Image.Image, Image.Image | None]:
-  file = expand(path)
-  return images.decode_cutout(images.read_file(file), name=str(file))
+def _read(path: str, option: str) -> tuple[Image.Image, Image.Image | None]:
+  with naming_option(option):
+    file = expand(path)
+    return images.decode_cutout(images.read_file(file), name=str(file))
 
 
 def _split(

@@ -49,8 +49,11 @@ class _Once(argparse.Action):
     """Stores the value of an option or argument."""
     assert isinstance(parser, Parser)
     if self.dest in parser.given:
-      first = getattr(namespace, self.dest)
-      raise argparse.ArgumentError(self, f"expected once, got {str(first)!r} and {str(values)!r}")
+      both = getattr(namespace, self.dest), values
+      texts = [" ".join(map(str, x)) if isinstance(x, list) else str(x) for x in both]
+      way_out = f"; name all after one {option}" if isinstance(values, list) else ""
+      got = " and ".join(map(repr, texts))
+      raise argparse.ArgumentError(self, f"expected once, got {got}{way_out}")
     parser.given.add(self.dest)
     setattr(namespace, self.dest, values)
 
@@ -93,8 +96,9 @@ class Parser(argparse.ArgumentParser):
       if not name.startswith("--") or " " in argument:
         continue
       if not any(option.startswith(name) for option in known):  # it takes abbreviations
-        close = difflib.get_close_matches(name, known, 1)
-        guess = f"; did you mean {close[0]}?" if close else ""
+        names = [option.removeprefix("--") for option in known]
+        close = difflib.get_close_matches(name.removeprefix("--"), names, 1)
+        guess = f"; did you mean --{close[0]}?" if close else ""
         self.error(f"unknown option {name}{guess}")
 
 

@@ -136,7 +136,7 @@ def _look(args: argparse.Namespace, styles: list[Path]) -> Look:
     together=None if args.mix is None and masks is None else tuple(styles),
     weights=args.mix and tuple(args.mix),
     masks=masks,
-    alpha_mask=None if args.alpha_mask is None else read_mask(args.alpha_mask),
+    alpha_mask=None if args.alpha_mask is None else read_mask(args.alpha_mask, "--alpha-mask"),
   )
 
 

@@ -19,6 +19,7 @@ from adaconv_jax.cli.attempt import (
   EXIT_SOME_FAILED,
   EXIT_USAGE,
   described,
+  naming_option,
   report,
 )
 from adaconv_jax.cli.options import (
@@ -78,8 +79,8 @@ def _render(args: argparse.Namespace, stack: contextlib.ExitStack) -> int:
     video = open_video(args.input, rate=args.rate and Fraction(args.rate).limit_denominator(1001))
     video.has_sound = video.has_sound and args.sound
     _report_notes(video.notes)
-    styles = [_read_style(path, args.style_size) for path in args.style]
-    mix_to = [_read_style(path, args.style_size) for path in args.mix_to or ()]
+    styles = [_read_style("--style", path, args.style_size) for path in args.style]
+    mix_to = [_read_style("--mix-to", path, args.style_size) for path in args.mix_to or ()]
     stylizer = load_model(args.model, vgg_weights=args.vgg_weights)
     # Two processes would write one log of what is encoded.
     doing, lock = f"writing {printable(output.name)}", f".{output.name}.lock"
@@ -162,13 +163,14 @@ def _check_mix(args: argparse.Namespace) -> None:
     )
 
 
-def _read_style(path: str, size: int | None) -> np.ndarray:
+def _read_style(option: str, path: str, size: int | None) -> np.ndarray:
   """Reads a picture, `[h, w, 3]`, uint8."""
-  file: Path = expand(path)
-  picture = images.decode(images.read_file(file), name=str(file), at_least=size)
-  return np.asarray(
-    picture if size is None else images.resize_shorter(picture, size, name=str(file))
-  )
+  with naming_option(option):
+    file: Path = expand(path)
+    picture = images.decode(images.read_file(file), name=str(file), at_least=size)
+    return np.asarray(
+      picture if size is None else images.resize_shorter(picture, size, name=str(file))
+    )
 
 
 def _parser(prog: str = "adaconv video") -> argparse.ArgumentParser:

@@ -27,7 +27,7 @@ def save(colors, alpha=None, name="m.png"):
 
 
 def read(name="m.png"):
-  return np.asarray(read_mask(name), int)
+  return np.asarray(read_mask(name, "--mask"), int)
 
 
 def test_an_opaque_picture_is_a_mask_by_its_brightness():
@@ -91,3 +91,11 @@ def test_labels_of_another_number_are_refused_with_what_is_expected():
   save(np.where(TOP, 50, 200)[..., None], np.where(LEFT, 255, 0))
   with pytest.raises(ValueError, match="expected 3 colors in m.png, .*black or nothing.* got 2"):
     read_masks(["m.png"], 3)
+
+
+def test_a_mask_that_cannot_be_read_is_named_with_its_option(tmp_path):
+  (tmp_path / "text.png").write_text("no picture")
+  with pytest.raises(ValueError, match=r"^--alpha-mask: .*gone\.png: No such file or directory$"):
+    read_mask(str(tmp_path / "gone.png"), "--alpha-mask")
+  with pytest.raises(ValueError, match=r"^--mask: .*text\.png: not an image"):
+    read_masks([str(tmp_path / "text.png")], 1)

@@ -107,12 +107,28 @@ def test_an_option_may_be_given_again_to_the_next_call_and_by_an_abbreviation_is
   with pytest.raises(SystemExit):
     parser.parse_args(["--content", "a", "--alpha=1", "--alp=0"])
   assert "--alpha: expected once, got '1.0' and '0.0'" in capsys.readouterr().err
+  with pytest.raises(SystemExit):
+    parser.parse_args(["--content", "a", "--mix", "1", "2", "--mix", "3"])
+  way_out = "--mix: expected once, got '1 2' and '3'; name all after one --mix"
+  assert way_out in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+  ("unknown", "guess"), [("--alhpa", "; did you mean --alpha?"), ("--detail", "")]
+)
+def test_the_guess_of_an_unknown_option_is_like_it_in_more_than_the_dashes(capsys, unknown, guess):
+  parser = two_options()
+  parser.add_argument("--model")
+  with pytest.raises(SystemExit):
+    parser.parse_args(["--content", "a", unknown, "1"])
+  assert capsys.readouterr().err.endswith(f"unknown option {unknown}{guess}\n")
 
 
 def two_options() -> Parser:
   parser = Parser(prog="p")
   parser.add_argument("--content", nargs="+", action="extend", required=True)
   parser.add_argument("--alpha", type=float)
+  parser.add_argument("--mix", nargs="+", type=int)
   return parser
 
 

@@ -389,7 +389,8 @@ def test_ctrl_c_in_a_process_of_its_own_leaves_a_video_that_plays(tmp_path):
   "arguments, message",
   [
     (["--mix", "0.5"], "--mix: expected 1 number"),
-    (["--style", "missing.png"], "missing.png"),
+    (["--style", "missing.png"], "--style: missing.png: No such file"),
+    (["--mix-to", "in.mp4"], "--mix-to: in.mp4: not an image"),
     (["--codec", "hevc"], "--codec: hevc needs frames of at least 64 x 64, got 48 x 32; h264"),
     (["--rate", "25"], "--rate: expected it for a folder of pictures only"),
   ],
