@@ -1,6 +1,6 @@
 """What a training step of the published configs needs on TPU slices, from the TPU compiler.
 
-    python -m benchmarks.tpu_steps                      # a table of docs/cloud-tpu.md, hours
+    python -m benchmarks.tpu_steps                      # a table of docs/performance.md, hours
     python -m benchmarks.tpu_steps --largest            # the other one, longer
     python -m benchmarks.tpu_steps --slices v5litepod-1 --configs adaconv --types bfloat16
 
