@@ -141,7 +141,8 @@ def stylize_frames(
       for picture in stylize_frames(open_video("in.mp4"), style):
         ...
 
-  Programs are compiled once per size of frame. A few frames are in memory at a time.
+  Programs are compiled once per size of frame. A few frames are in memory at a time: the first of a
+  shot is yielded when the four after it have been read, which take away its noise.
 
   Args:
     frames: RGB `[h, w, 3]`, float in [0, 1] or uint8, all of one shape and type. What can be
