@@ -597,12 +597,15 @@ def _with_beginnings(
 
   def another() -> bool:
     nonlocal fault
-    try:
-      waiting.extend(itertools.islice(groups, 1 if fault is None else 0))
-    except Exception as error:
-      fault = error
-      return False
-    return bool(waiting)
+    if fault is None:
+      try:
+        group = next(groups, None)
+      except Exception as error:
+        fault, group = error, None
+      if group is not None:
+        waiting.append(group)
+        return True
+    return False
 
   new = True
   while waiting or another():
@@ -610,7 +613,7 @@ def _with_beginnings(
     if (new or group.cut) and painter.is_blended(group.batch[0]):
       beginning, known = [*group.batch], 0
       while len(beginning) <= steady.AHEAD and (known < len(waiting) or another()):
-        if known == len(waiting) or waiting[known].cut:
+        if waiting[known].cut:
           break
         beginning += waiting[known].batch
         known += 1
