@@ -186,8 +186,8 @@ def _sample(
       places = jnp.arange(min(side, 2 * _SAMPLES)) * jnp.maximum(own // _SAMPLES, 1)
       pictures = jnp.take(pictures, places, axis, mode="clip")
       weights = None if weights is None else jnp.take(weights, places, axis, mode="clip")
-      inside = inside * jnp.expand_dims(places < own, (0, 3, 3 - axis))
-    weights = inside if weights is None else inside * weights
+      inside = inside * jnp.expand_dims(places < own, (0, 3, 3 - axis)).astype(np.float32)
+    weights = inside if weights is None else inside * weights.astype(np.float32)
   colors = at_least_float32(pictures).reshape(n, -1, 3)
   return colors, None if weights is None else weights.reshape(n, -1).astype(colors.dtype)
 

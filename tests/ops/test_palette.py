@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from adaconv_jax.ops import palette as palette_module
+from adaconv_jax.ops.extent import Extent
 from adaconv_jax.ops.palette import SHARES, match_palette, measure_palette
 
 
@@ -101,3 +102,14 @@ def test_it_can_be_mapped_and_differentiated():
   numeric = (loss(ours + step * direction) - loss(ours - step * direction)) / (2 * step)
   exact = jnp.sum(jax.grad(loss)(ours) * direction)
   np.testing.assert_allclose(exact, numeric, rtol=0.05)
+
+
+def test_a_padded_picture_has_the_palette_of_its_inside_also_under_strict_promotion():
+  inside = colors(4)
+  padded = jnp.pad(inside, ((0, 0), (0, 16), (0, 8), (0, 0)), constant_values=0.9)
+  everywhere = np.ones((1, 64, 64, 1), bool)
+  with jax.numpy_dtype_promotion("strict"):
+    extent = Extent(jnp.asarray(48), jnp.asarray(56))
+    for where in (None, jnp.asarray(everywhere)):
+      found = measure_palette(padded, where=where, extent=extent)
+      np.testing.assert_allclose(found, measure_palette(inside), atol=1e-5)
