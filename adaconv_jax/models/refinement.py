@@ -11,17 +11,17 @@ for the whole one. So it is refined for a sample of the content's pixels as they
 for all contents, and toward the style at about the content's size.
 """
 
-import functools
 import math
 import numbers
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from adaconv_jax.models.networks import Networks
 from adaconv_jax.models.pictures import to_float
-from adaconv_jax.models.style_code import StyleCode, for_each, is_zero, over_axes
+from adaconv_jax.models.style_code import StyleCode, for_each, is_zero
 from adaconv_jax.ops.adain import ChannelStats
 from adaconv_jax.ops.detail import add_detail
 from adaconv_jax.ops.extent import Extent, resize_inside
@@ -232,7 +232,8 @@ def _descend(
   target = networks.apply(seen[ENCODER_LAYER], start, method="content_target")
   kept = ContentGoal(contents, seen, target, detail)
   count = jax.tree.leaves(start)[0].shape[0]
-  units = jax.tree.map(_root_mean_square, start)
+  first = _flat(start)
+  units = _flat(jax.tree.map(_root_mean_square, start))
 
   def loss(code: StyleCode) -> tuple[jax.Array, jax.Array]:
     losses = _losses(networks, code, kept, goal)
@@ -240,75 +241,85 @@ def _descend(
     return losses.sum(), losses.astype(jnp.float32)
 
   def step(index: jax.Array, state: _State) -> _State:
-    gradient, losses = jax.grad(loss, has_aux=True)(state.code)
-    gradient = jax.tree.map(jnp.multiply, gradient, units)
-    means = jax.tree.map(lambda m, g: _BETA1 * m + (1 - _BETA1) * g, state.means, gradient)
-    squares = jax.tree.map(lambda v, g: _BETA2 * v + (1 - _BETA2) * g**2, state.squares, gradient)
+    gradients, losses = jax.grad(loss, has_aux=True)(_like(start, state.code))
+    gradient = _flat(gradients) * units
+    mean = _BETA1 * state.mean + (1 - _BETA1) * gradient
+    square = _BETA2 * state.square + (1 - _BETA2) * gradient**2
     # An integer becomes 64 bits long in JAX's 64-bit mode, and no float under strict promotion.
     done, of = (jnp.asarray(number, jnp.float32) for number in (index, steps))
-    rate = _RATE * (1 + jnp.cos(jnp.pi * done / of)) / 2
-    bias1, bias2 = 1 - _BETA1 ** (done + 1), 1 - _BETA2 ** (done + 1)
-
-    def moved(x, mean, square, unit):
-      a, b, c = (number.astype(x.dtype) for number in (rate, bias1, bias2))
-      return x - a * unit * (mean / b) / (jnp.sqrt(square / c) + 1e-12)
-
+    numbers = (
+      _RATE * (1 + jnp.cos(jnp.pi * done / of)) / 2,
+      1 - _BETA1 ** (done + 1),
+      1 - _BETA2 ** (done + 1),
+    )
+    rate, bias1, bias2 = (number.astype(first.dtype) for number in numbers)
     return _State(
-      jax.tree.map(moved, state.code, means, squares, units),
-      means,
-      squares,
+      state.code - rate * units * (mean / bias1) / (jnp.sqrt(square / bias2) + 1e-12),
+      mean,
+      square,
       _choose(losses < state.least, state.code, state.best),
       jnp.where(index == 0, losses, state.first),
       jnp.fmin(losses, state.least),
       losses,
     )
 
-  zeros = jax.tree.map(jnp.zeros_like, start)
+  zeros = jnp.zeros_like(first)
   unknown = jnp.full(count, jnp.inf, jnp.float32)
-  state = _State(start, zeros, zeros, start, unknown, unknown, unknown)
+  state = _State(first, zeros, zeros, first, unknown, unknown, unknown)
   last = jax.lax.fori_loop(0, steps, step, state)
   # What the last step leads to is not rendered, but it is a short one.
-  good = (last.last <= last.first) & _is_finite(last.code)
-  return _choose(good, last.code, last.best)
+  good = (last.last <= last.first) & jnp.isfinite(last.code).all(1)
+  return _like(start, _choose(good, last.code, last.best))
 
 
 class _State(NamedTuple):
-  """What a step knows.
+  """What a step knows, of n codes.
+
+  All arrays of a code are one here, from `_flat`: every operation would be a loop for each of them,
+  which takes long to compile.
 
   Attributes:
-    code: where it starts.
-    means: of the gradients, as Adam has them.
-    squares: of these, their means.
+    code: where it starts, `[n, d]`.
+    mean: of the gradients, as Adam has it.
+    square: the mean of their squares.
     best: the code with the least loss so far.
     first: the losses of each code before any step, `[n]`.
     least: those of `best`.
     last: those before the step that led to `code`.
   """
 
-  code: StyleCode
-  means: StyleCode
-  squares: StyleCode
-  best: StyleCode
+  code: jax.Array
+  mean: jax.Array
+  square: jax.Array
+  best: jax.Array
   first: jax.Array
   least: jax.Array
   last: jax.Array
 
 
-def _choose(which: jax.Array, yes: StyleCode, no: StyleCode) -> StyleCode:
+def _flat(code: StyleCode) -> jax.Array:
+  """Returns all arrays of n codes as one, `[n, d]`."""
+  return jnp.concatenate([x.reshape(x.shape[0], -1) for x in jax.tree.leaves(code)], 1)
+
+
+def _like(code: StyleCode, flat: jax.Array) -> StyleCode:
+  """Returns codes like `code` of what `_flat` returned."""
+  leaves, tree = jax.tree.flatten(code)
+  ends = np.cumsum([math.prod(x.shape[1:]) for x in leaves])
+  parts = jnp.split(flat, ends[:-1], 1)
+  return jax.tree.unflatten(tree, [p.reshape(x.shape) for p, x in zip(parts, leaves, strict=True)])
+
+
+def _choose(which: jax.Array, yes: jax.Array, no: jax.Array) -> jax.Array:
   """Takes codes from `yes` where `which`, `[n]`, holds, otherwise from `no`."""
-  return jax.tree.map(lambda a, b: jnp.where(over_axes(which, a.ndim), a, b), yes, no)
-
-
-def _is_finite(code: StyleCode) -> jax.Array:
-  """Of each code, `[n]`."""
-  leaves = [jnp.isfinite(x).reshape(x.shape[0], -1).all(1) for x in jax.tree.leaves(code)]
-  return functools.reduce(jnp.logical_and, leaves)
+  return jnp.where(jnp.expand_dims(which, 1), yes, no)
 
 
 def _root_mean_square(array: jax.Array) -> jax.Array:
-  """Of each code in `[n, ...]`, with all axes kept."""
+  """Of each code in `[n, ...]`, for every number in it."""
   axes = tuple(range(1, array.ndim))
-  return jnp.sqrt(jnp.mean(array**2, axis=axes, keepdims=True)) + 1e-6
+  value = jnp.sqrt(jnp.mean(array**2, axis=axes, keepdims=True)) + 1e-6
+  return jnp.broadcast_to(value, array.shape)
 
 
 def _losses(
