@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -93,6 +94,13 @@ def naming_option(option: str) -> Iterator[None]:
     raise
   except (OSError, ValueError) as error:
     raise ValueError(f"{option}: {described(error)}") from error
+
+
+def in_options(message: str, *arguments: str) -> str:
+  """Returns a message about arguments of Python, with the options that stand for them."""
+  return re.sub(
+    rf"\b({'|'.join(arguments)})\b", lambda found: "--" + found[1].replace("_", "-"), message
+  )
 
 
 def quiet_libraries() -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from adaconv_jax import images
 from adaconv_jax.bars import Bar
-from adaconv_jax.cli.attempt import attempt
+from adaconv_jax.cli.attempt import attempt, in_options
 from adaconv_jax.cli.pairs import Pair
 from adaconv_jax.files import printable
 from adaconv_jax.host_cpu import return_memory
@@ -270,7 +270,8 @@ def _check_painted(path: Path, picture: np.ndarray, look: Look) -> None:
   try:
     painted_size(height, width, look_stroke(height, width, look.stroke, look.look_size))
   except ValueError as error:
-    raise images.ImageError(f"{path}: {error}") from error
+    message = in_options(str(error), "stroke", "look_size")
+    raise images.ImageError(f"{path}: {message}") from error
 
 
 def _fit(mask: Image.Image, size: Sequence[int], room: Sequence[int]) -> np.ndarray:

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import sys
+import time
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -43,6 +44,9 @@ from adaconv_jax.video.reader import FOLDER_RATE, open_video
 from adaconv_jax.video.steady import STEADY
 from adaconv_jax.video.stylize import STATISTICS
 from adaconv_jax.video.writer import CODEC, CODECS, CRF, MOST_CRF, SUFFIXES, check_output
+
+# Frames of a run until which programs are compiled; the second one needs that which mixes frames.
+_COMPILED_BY = 2
 
 
 def main(argv: Sequence[str] | None = None, *, prog: str = "adaconv video") -> int:
@@ -90,7 +94,7 @@ def _render(args: argparse.Namespace, stack: contextlib.ExitStack) -> int:
     report(f"error: {described(error)}")
     return EXIT_USAGE
   known = len(video.notes)
-  bar = Bar(total=video.count, unit="frame", smoothing=0.1)
+  bar = Bar(total=video.count, unit="frame")
   try:
     made = convert(
       video,
@@ -109,7 +113,7 @@ def _render(args: argparse.Namespace, stack: contextlib.ExitStack) -> int:
       crf=args.crf,
       resume=args.resume,
       overwrite=args.overwrite or args.resume,
-      progress=lambda done: _show(bar, done),
+      progress=_Progress(bar).show,
     )
   except KeyboardInterrupt:
     bar.close()
@@ -142,12 +146,25 @@ def _check_free(output: Path, args: argparse.Namespace) -> None:
     )
 
 
-def _show(bar: Bar, done: int) -> None:
-  if bar.total is not None and done > bar.total:
-    bar.total = done
-  if not bar.n and done > 1:  # what an earlier run made says nothing of the speed
-    bar.initial = done
-  bar.update(done - bar.n)
+class _Progress:
+  """Shows how many frames are done. What is compiled for the first ones is not in the speed."""
+
+  def __init__(self, bar: Bar):
+    self._bar, self._calls = bar, 0
+    self._from = 0, 0.0
+    bar.speed = 0.0
+
+  def show(self, done: int) -> None:
+    """Shows the number of frames that are done; the first time, those of an earlier run."""
+    bar, now = self._bar, time.monotonic()
+    if bar.total is not None and done > bar.total:
+      bar.total = done
+    self._calls += 1
+    if self._calls <= _COMPILED_BY + 1:
+      self._from = done, now
+    else:
+      bar.speed = (done - self._from[0]) / max(now - self._from[1], 1e-9)
+    bar.update(done - bar.n)
 
 
 def _report_notes(notes: Sequence[str]) -> None:

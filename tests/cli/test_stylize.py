@@ -414,7 +414,7 @@ def test_a_look_size_that_is_too_large_for_a_content_is_reported(folder, capsys)
   arguments = ["--content", "c/cat.png", "--style", "s/ink.png", "--look-size", "100000"]
   code, out, errors = run(capsys, *arguments, "--output", "out.png")
   assert code == 1 and not out and len(errors) == 2
-  assert re.match("error: c/cat.png: stroke and look_size: .* smaller look_size", errors[0])
+  assert re.match("error: c/cat.png: --stroke and --look-size: .* a smaller --look-size", errors[0])
   assert not Path("out.png").exists()
 
 

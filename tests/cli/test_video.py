@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import types
 from fractions import Fraction
 
 import jax
@@ -82,15 +83,15 @@ def test_an_output_that_exists_is_kept_unless_it_may_be_replaced(folder, capsys)
 def test_a_second_run_for_one_output_is_refused_while_the_first_goes_on(
   folder, capsys, monkeypatch
 ):
-  show, codes, messages = command._show, [], []
+  show, codes, messages = command._Progress.show, [], []
 
-  def second(bar, done):
+  def second(progress, done):
     if done == 2:
       codes.append(main(["in.mp4", "--style", "ink.png", "--output", "out.mp4"]))
       messages.append(capsys.readouterr().err)
-    show(bar, done)
+    show(progress, done)
 
-  monkeypatch.setattr(command, "_show", second)
+  monkeypatch.setattr(command._Progress, "show", second)
   assert run(capsys)[0] == 0
   assert codes == [2]
   holder = f"process {os.getpid()} on .* is writing out.mp4 in "
@@ -100,14 +101,14 @@ def test_a_second_run_for_one_output_is_refused_while_the_first_goes_on(
 
 
 def test_a_video_that_another_program_makes_meanwhile_is_not_replaced(folder, capsys, monkeypatch):
-  show = command._show
+  show = command._Progress.show
 
-  def other(bar, done):
+  def other(progress, done):
     (folder / "out.mp4").write_bytes(b"other")
-    show(bar, done)
+    show(progress, done)
 
   with monkeypatch.context() as patch:
-    patch.setattr(command, "_show", other)
+    patch.setattr(command._Progress, "show", other)
     code, printed = run(capsys)
   assert code == 1
   assert "error: out.mp4: exists, because another process has made it meanwhile" in printed.err
@@ -115,16 +116,27 @@ def test_a_video_that_another_program_makes_meanwhile_is_not_replaced(folder, ca
   assert not [path for path in folder.iterdir() if ".part-" in path.name]
 
 
+def test_the_time_left_does_not_count_what_is_compiled_for_the_first_frames(monkeypatch):
+  now = iter([0, 50, 80, 82, 84])
+  monkeypatch.setattr(command, "time", types.SimpleNamespace(monotonic=lambda: next(now)))
+  bar = types.SimpleNamespace(total=20, n=0, update=lambda count: None)
+  progress, speeds = command._Progress(bar), []
+  for done in (7, 8, 9, 10, 11):  # 7 of an earlier run
+    progress.show(done)
+    speeds.append(bar.speed)
+  assert speeds == [0, 0, 0, 0.5, 0.5]
+
+
 def interrupt_after(monkeypatch, count):
   """Ctrl-C while this frame is made."""
-  show = command._show
+  show = command._Progress.show
 
-  def stop(bar, done):
-    show(bar, done)
+  def stop(progress, done):
+    show(progress, done)
     if done == count:
       signal.raise_signal(signal.SIGINT)
 
-  monkeypatch.setattr(command, "_show", stop)
+  monkeypatch.setattr(command._Progress, "show", stop)
 
 
 def test_ctrl_c_leaves_a_video_that_plays_and_resume_goes_on(folder, capsys, monkeypatch):
