@@ -32,8 +32,9 @@ from adaconv_jax.cli.options import (
   path_text,
 )
 from adaconv_jax.cli.pairs import find_inputs, join, plan_pairs
-from adaconv_jax.cli.render_files import Look, render_pairs
+from adaconv_jax.cli.render_files import OWN, Look, render_pairs
 from adaconv_jax.files import printable
+from adaconv_jax.models.canvas import LOOK_SIZE
 from adaconv_jax.ops.color import COLORS
 
 # Chosen by eye, over portraits, animals, cities, landscapes, still lifes, lettering, drawings and
@@ -140,6 +141,15 @@ def _look(args: argparse.Namespace, styles: list[Path]) -> Look:
   )
 
 
+def _look_size(text: str) -> int:
+  if text == "own":
+    return OWN
+  try:
+    return in_range(int, 16)(text)
+  except argparse.ArgumentTypeError as error:
+    raise argparse.ArgumentTypeError(f"{error}; or 'own'") from None
+
+
 def _parser(prog: str = "adaconv stylize") -> argparse.ArgumentParser:
   parser = Parser(
     prog=prog,
@@ -213,10 +223,10 @@ pairs failed; 2 nothing rendered, because of the arguments or the model; 130 int
   )
   add(
     "--look-size",
-    type=in_range(int, 16),
+    type=_look_size,
     metavar="PX",
     help="paint as at this many pixels on the shorter side, so that a preview and a print have the "
-    "same strokes; default: each content's own size",
+    f"same strokes, or 'own': as at each content's own size; default: own, but at most {LOOK_SIZE}",
   )
   add(
     "--size",

@@ -9,6 +9,10 @@ import numpy as np
 from adaconv_jax.ops.extent import Extent
 from adaconv_jax.ops.stroke import painted_size, resize_from
 
+# As at this size, in pixels on the shorter side, the command and the page paint larger pictures.
+# Strokes have one size in pixels, so large pictures would get marks too fine to be seen.
+LOOK_SIZE = 512
+
 
 class Canvas(NamedTuple):
   """The size at which contents with an extent are painted, see `painted_size`.
@@ -58,6 +62,11 @@ def on_canvas(
       return content, extent
   like = jax.ShapeDtypeStruct((n, height, width, c), content.dtype)
   return resize_from(content, extent, like, to, "linear"), to
+
+
+def usual_look_size(height: int, width: int) -> int | None:
+  """Returns the `look_size` of pictures for which none is chosen; None: they are not larger."""
+  return LOOK_SIZE if min(height, width) > LOOK_SIZE else None
 
 
 def look_stroke(height: int, width: int, stroke: float, look_size: int | None) -> float:

@@ -21,7 +21,7 @@ from PIL import Image
 from adaconv_jax import images
 from adaconv_jax.checkpoints.load import load_model
 from adaconv_jax.files import EXAMPLES
-from adaconv_jax.models.canvas import look_stroke
+from adaconv_jax.models.canvas import look_stroke, usual_look_size
 from adaconv_jax.models.refinement import MOST_STEPS
 from adaconv_jax.models.style_code import StyleCode
 from adaconv_jax.models.stylizer import Stylizer
@@ -52,8 +52,6 @@ from adaconv_jax.stages import (
 
 # Choices of size, in pixels of the shorter side; None is the picture's own.
 SIZES: dict[str, int | None] = {"512": 512, "1024": 1024, "2048": 2048, "full": None}
-# Pictures are painted as at this size, so a larger size has the same strokes, only sharper.
-LOOK_SIZE = 512
 # Of styles, which need no more: AdaConv resizes them to 256 x 256.
 STYLE_SIZE = 512
 # Pixels of a result: those of a camera. Enlarging takes up to 100 bytes each.
@@ -94,7 +92,7 @@ class Wish:
     evenness: how far plain surfaces have no halo, 0 to 1.
     refine: how many steps improve the styles for the content, 0 to 100.
     color: one of `ops.color.COLORS`.
-    strokes: how coarse strokes are; 1 is the model's own at `LOOK_SIZE`.
+    strokes: how coarse strokes are; 1 is the model's own at `usual_look_size`.
     size: pixels of the shorter side; smaller pictures stay as they are, as do all with None.
     brush: gray, white where the style is, stretched over the content; None: everywhere.
 
@@ -295,7 +293,7 @@ class Studio:
       alpha = style_weight(np.pad(strength, ((0, below), (0, right))), 1, room)
     alpha, over = split_map(alpha)
     for_alpha = alpha is not None
-    look_size = LOOK_SIZE if min(height, width) > LOOK_SIZE else None
+    look_size = usual_look_size(height, width)
     yield "1 of 3: looking at the picture"
     code = encode_content(stylizer, padded, extent, for_alpha, wish.strokes, look_size)
     jax.block_until_ready(code)
@@ -332,8 +330,7 @@ class Studio:
 
 
 def _stroke(height: int, width: int, strokes: float) -> float:
-  look_size = LOOK_SIZE if min(height, width) > LOOK_SIZE else None
-  return look_stroke(height, width, strokes, look_size)
+  return look_stroke(height, width, strokes, usual_look_size(height, width))
 
 
 def _kind(

@@ -19,8 +19,11 @@ from adaconv_jax import images, rooms, stages, stylize
 from adaconv_jax.cli import render_files
 from adaconv_jax.cli import stylize as command
 from adaconv_jax.cli.stylize import main
+from adaconv_jax.models import canvas
 from adaconv_jax.ops import tiling
 from adaconv_jax.ops.color import match_colors
+
+SLOW = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -408,6 +411,35 @@ def test_a_file_that_cannot_be_read_is_reported_once_whatever_uses_it(folder, ca
   assert code == 1
   assert len([e for e in errors if e.startswith("error: bad.png: not an image")]) == 1
   assert len(errors) == 2 and re.fullmatch(r"error: \d of \d failed", errors[1])
+
+
+@pytest.mark.parametrize(
+  ("option", "look_size"),
+  [(None, 12), pytest.param("own", None, marks=SLOW), pytest.param("24", 24, marks=SLOW)],
+)
+def test_larger_contents_are_painted_as_at_the_usual_size(
+  folder, adain, monkeypatch, option, look_size
+):
+  monkeypatch.setattr(canvas, "LOOK_SIZE", 12)
+  arguments = ["--content", "c/cat.png", "--style", "s/ink.png", "--output", "out.png"]
+  arguments += [] if option is None else ["--look-size", option]
+  assert main([*arguments, "--refine", "0", "--palette", "0", "--evenness", "0"]) == 0
+  made = {"model": adain, "detail": command.DETAIL, "look_size": look_size}
+  expected = stylize(pixels("c/cat.png"), pixels("s/ink.png"), **made)
+  assert np.abs(np.int32(pixels("out.png")) - np.int32(expected)).max() <= 1
+
+
+def test_contents_up_to_the_usual_size_are_painted_as_at_their_own():
+  sizes = [(512, 900), (513, 900), (900, 513), (40, 30)]
+  assert [canvas.usual_look_size(*size) for size in sizes] == [None, 512, 512, None]
+
+
+@pytest.mark.parametrize("text", ["15", "0", "-1", "none", ""])
+def test_a_look_size_that_is_none_is_refused(text, capsys):
+  with pytest.raises(SystemExit):
+    main(["--content", "c", "--style", "s", "--output", "o", "--look-size", text])
+  message = capsys.readouterr().err
+  assert f"--look-size: expected a whole number of at least 16, got {text!r}; or 'own'" in message
 
 
 def test_a_look_size_that_is_too_large_for_a_content_is_reported(folder, capsys):

@@ -14,6 +14,7 @@ from PIL import Image
 from small_models import small_stylizer
 
 from adaconv_jax import images, inference, stages
+from adaconv_jax.models import canvas
 from adaconv_jax.web import work
 from adaconv_jax.web.work import Made, Refused, Studio, Wish
 
@@ -155,7 +156,7 @@ def test_larger_pictures_are_scaled_down_and_smaller_ones_stay(studio, files):
 
 @pytest.mark.slow
 def test_a_larger_size_has_the_strokes_of_the_smaller_one(studio, files, adain, monkeypatch):
-  monkeypatch.setattr(work, "LOOK_SIZE", 24)
+  monkeypatch.setattr(canvas, "LOOK_SIZE", 24)
   _, made = make(studio, wish(files, size=None))
   expected = inference.stylize(
     pixels(files["content"]), pixels(files["style"]), model=adain, look_size=24
