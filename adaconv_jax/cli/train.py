@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+import jax
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
@@ -23,7 +24,7 @@ from adaconv_jax.files import described, expand_named
 from adaconv_jax.lock import WorkdirInUse
 from adaconv_jax.training import aot
 from adaconv_jax.training.from_config import Config
-from adaconv_jax.training.hosts import StopRequest, connect, part
+from adaconv_jax.training.hosts import LOST, StopRequest, connect, is_lost, part
 from adaconv_jax.training.loop import train_and_evaluate
 from adaconv_jax.training.profile import Span
 
@@ -388,6 +389,10 @@ def _train(argv: list[str]) -> None:
     step = train_and_evaluate(CONFIG.value, workdir, stop, span)
   except (OSError, *FAILURES) as error:
     _fail(stop, described(error))
+  except jax.errors.JaxRuntimeError as error:
+    if not is_lost(error):
+      raise
+    _fail(stop, LOST)
   if step < num_steps:
     with stop.leaving(stop.exit_code):
       log.warning("%s", stop.describe())

@@ -1,10 +1,12 @@
 """The hosts of a training: how their processes find each other, and how signals stop them."""
 
 import contextlib
+import ctypes
 import importlib.util
 import json
 import logging
 import os
+import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +26,13 @@ log = logging.getLogger(__name__)
 # Seconds until a process that is gone ends the others, and that a failed one waits for the others
 # to end, too.
 _HEARTBEAT, _PARTING = 30, 10.0
+
+LOST = (
+  "another process of this training was lost, or the connection to it; the log of its host may say "
+  "why. Start the same command on all hosts: it goes on from the newest checkpoint"
+)
+# In the messages of JAX that mean this.
+_LOST_SIGNS = ("Gloo", "UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED", "coordination", "heartbeat")
 
 
 class StopRequest:
@@ -261,6 +270,31 @@ def connect(distributed: str, coordinator: str | None, processes: int | None, in
     jax.distributed.initialize(coordinator, processes, index, heartbeat_timeout_seconds=_HEARTBEAT)
   elif distributed == "on" or (distributed == "auto" and _on_cloud_tpu()):
     jax.distributed.initialize(heartbeat_timeout_seconds=_HEARTBEAT)
+  else:
+    return
+  _explain_aborts()
+
+
+def is_lost(error: Exception) -> bool:
+  """Whether an error of JAX means that another process was lost."""
+  return jax.process_count() > 1 and any(sign in str(error) for sign in _LOST_SIGNS)
+
+
+@ctypes.CFUNCTYPE(None, ctypes.c_int)
+def _aborted(number: int) -> None:
+  del number
+  os.write(2, f"\nerror: {LOST}\n".encode())
+  os._exit(1)
+
+
+def _explain_aborts() -> None:
+  """Makes the last line of a process that JAX aborts, because another was lost, say so.
+
+  JAX aborts from a thread of its own. A handler of Python's would never run then.
+  """
+  libc = ctypes.CDLL(None)
+  libc.signal.argtypes = ctypes.c_int, ctypes.c_void_p
+  libc.signal(signal.SIGABRT, ctypes.cast(_aborted, ctypes.c_void_p))
 
 
 def _on_cloud_tpu() -> bool:

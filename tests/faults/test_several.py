@@ -9,6 +9,7 @@ from processes import end, free_address, start, wait_until
 from small_runs import reconstruction_config, trained_state, write_images
 
 from adaconv_jax.checkpoints.record import newest_step
+from adaconv_jax.training import hosts
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -71,7 +72,8 @@ def test_death_of_one_process_ends_the_other_and_keeps_the_checkpoint(folder, in
   wait_for_checkpoint(folder, processes)
   processes[index].send_signal(signal.SIGKILL)
   code, output = end(processes[1 - index], within=60)
-  assert code not in (0, None), output
+  assert code == 1, output
+  assert output.splitlines()[-1] == f"error: {hosts.LOST}", output
   processes[index].communicate()
   assert whole_step(folder) >= 2
 
