@@ -69,6 +69,7 @@ def main() -> None:
   parser.add_argument("--palette", type=float, default=0.0, help="of all methods; default: 0")
   parser.add_argument("--evenness", type=float, default=0.0, help="of all methods; default: 0")
   parser.add_argument("--refine", type=int, default=0, help="steps, of all methods; default: 0")
+  parser.add_argument("--look-size", type=int, help="of all methods; default: the clips' own")
   parser.add_argument("--clips", nargs="+", metavar="NAME", help="default: all")
   parser.add_argument("--speed", action="store_true", help="measure frames per second instead")
   args = parser.parse_args()
@@ -89,7 +90,12 @@ def main() -> None:
       clips[: 1 if args.quick else None],
       {"exact": exact_flow, "dis": dis_flow}[args.flow],
       args.methods,
-      {"palette": args.palette, "evenness": args.evenness, "refine": args.refine},
+      {
+        "palette": args.palette,
+        "evenness": args.evenness,
+        "refine": args.refine,
+        "look_size": args.look_size,
+      },
     )
   )
 

@@ -11,6 +11,7 @@ from adaconv_jax import images
 from adaconv_jax.checkpoints.load import DEFAULT_MODEL, shipped_models
 from adaconv_jax.cli.attempt import shown
 from adaconv_jax.files import expand, is_same, printable, unwritable
+from adaconv_jax.models.canvas import LOOK_SIZE, usual_look_size
 from adaconv_jax.models.refinement import MOST_STEPS
 
 _TRAINED = (
@@ -25,6 +26,8 @@ MODEL_HELP = (
 
 # Largest whole number that an option takes.
 MOST = 2**31 - 1
+# The --look-size that is each picture's own size.
+OWN = 0
 # Of bundles and VGG weights, which are files of one format.
 SUFFIX = ".safetensors"
 # Of files of other formats, for which an output would be taken.
@@ -267,6 +270,40 @@ def add_refine(parser: argparse.ArgumentParser, default: int) -> None:
     help="how many steps improve the style for the content: 0 (the papers' one pass) to "
     f"{MOST_STEPS}; each takes as long as about 4 pictures of 256 x 256; default: %(default)s",
   )
+
+
+def add_sizes_of_strokes(parser: argparse.ArgumentParser, whose: str) -> None:
+  """Adds --stroke and --look-size; `whose` own size is meant, such as "the video's"."""
+  parser.add_argument(
+    "--stroke",
+    type=in_range(float, 0.25, 16),
+    default=1.0,
+    metavar="S",
+    help="how coarse the strokes are: 2 for twice as coarse; default: %(default)s",
+  )
+  parser.add_argument(
+    "--look-size",
+    type=_look_size,
+    metavar="PX",
+    help="paint as at this many pixels on the shorter side, so that a preview and a print have the "
+    f"same strokes, or 'own': as at {whose} own size; default: own, but at most {LOOK_SIZE}",
+  )
+
+
+def _look_size(text: str) -> int:
+  if text == "own":
+    return OWN
+  try:
+    return in_range(int, 16)(text)
+  except argparse.ArgumentTypeError as error:
+    raise argparse.ArgumentTypeError(f"{error}; or 'own'") from None
+
+
+def look_size_for(option: int | None, height: int, width: int) -> int | None:
+  """Returns the `look_size` that --look-size means for a picture of this size."""
+  if option is None:
+    return usual_look_size(height, width)
+  return None if option == OWN else option
 
 
 def add_vgg_weights(parser: argparse.ArgumentParser) -> None:

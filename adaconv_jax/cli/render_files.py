@@ -15,10 +15,11 @@ from PIL import Image
 from adaconv_jax import images
 from adaconv_jax.bars import Bar
 from adaconv_jax.cli.attempt import attempt, in_options
+from adaconv_jax.cli.options import look_size_for
 from adaconv_jax.cli.pairs import Pair
 from adaconv_jax.files import printable
 from adaconv_jax.host_cpu import return_memory
-from adaconv_jax.models.canvas import look_stroke, usual_look_size
+from adaconv_jax.models.canvas import look_stroke
 from adaconv_jax.models.pictures import on_device
 from adaconv_jax.models.refinement import StyleGoal
 from adaconv_jax.models.style_code import StyleCode
@@ -59,8 +60,6 @@ T = TypeVar("T")
 # Contents with more pixels are encoded again for every style: then what is encoded need not stay
 # in memory. Their strips are shown, for which a program is compiled anew in every process.
 HUGE = 2**24
-# The `look_size` that is each content's own size.
-OWN = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,8 +74,7 @@ class Look:
     refine: how many steps improve a style's code for each content.
     color: whose colors the outputs have, one of `COLORS`.
     stroke: how coarse strokes are.
-    look_size: pixels on the shorter side that give the strokes; `OWN`: the contents' own; None:
-      these up to `LOOK_SIZE`.
+    look_size: pixels on the shorter side that give the strokes, as `look_size_for` takes it.
     together: styles that are all in every output; None: one style per output.
     weights: of these, if they are mixed; None: equal ones.
     masks: of these, if they are side by side, one each; they are resized to every content.
@@ -95,12 +93,6 @@ class Look:
   weights: tuple[float, ...] | None = None
   masks: tuple[Image.Image, ...] | None = None
   alpha_mask: Image.Image | None = None
-
-  def look_size_for(self, height: int, width: int) -> int | None:
-    """Returns the `look_size` for a content of this size, as `stylize` takes it."""
-    if self.look_size is None:
-      return usual_look_size(height, width)
-    return None if self.look_size == OWN else self.look_size
 
 
 def render_pairs(
@@ -265,7 +257,7 @@ def _read_content(
   alpha, over = split_map(alpha)
   if look.masks is not None:
     masks = np.stack([_fit(mask, picture.shape, room) for mask in look.masks])
-  look_size = look.look_size_for(*picture.shape[:2])
+  look_size = look_size_for(look.look_size, *picture.shape[:2])
   looks = picture.shape[:2], look.stroke, look_size
   part, side = sampled(padded, extent, *looks) if look.refine else None, goal_side(*looks)
   if extent is None and picture.shape[0] * picture.shape[1] > HUGE:
@@ -278,7 +270,7 @@ def _check_painted(path: Path, picture: np.ndarray, look: Look) -> None:
   """Raises ImageError where a content would be painted at too many pixels."""
   height, width, _ = picture.shape
   try:
-    look_size = look.look_size_for(height, width)
+    look_size = look_size_for(look.look_size, height, width)
     painted_size(height, width, look_stroke(height, width, look.stroke, look_size))
   except ValueError as error:
     message = in_options(str(error), "stroke", "look_size")
@@ -360,7 +352,7 @@ def _make(
   ]
   code = codes if content.masks is not None else mix(codes, look.weights)
   if content.code is None:
-    sizes = (look.stroke, look.look_size_for(*content.pictures.shape[1:3]))
+    sizes = (look.stroke, look_size_for(look.look_size, *content.pictures.shape[1:3]))
     made = _render_huge(output, stylizer, content.pictures, code, *arguments, *sizes)
     return_memory()  # what follows would take some gigabytes beside it
   else:

@@ -27,14 +27,14 @@ from adaconv_jax.cli.options import (
   add_palette,
   add_pictures,
   add_refine,
+  add_sizes_of_strokes,
   add_vgg_weights,
   in_range,
   path_text,
 )
 from adaconv_jax.cli.pairs import find_inputs, join, plan_pairs
-from adaconv_jax.cli.render_files import OWN, Look, render_pairs
+from adaconv_jax.cli.render_files import Look, render_pairs
 from adaconv_jax.files import printable
-from adaconv_jax.models.canvas import LOOK_SIZE
 from adaconv_jax.ops.color import COLORS
 
 # Chosen by eye, over portraits, animals, cities, landscapes, still lifes, lettering, drawings and
@@ -141,15 +141,6 @@ def _look(args: argparse.Namespace, styles: list[Path]) -> Look:
   )
 
 
-def _look_size(text: str) -> int:
-  if text == "own":
-    return OWN
-  try:
-    return in_range(int, 16)(text)
-  except argparse.ArgumentTypeError as error:
-    raise argparse.ArgumentTypeError(f"{error}; or 'own'") from None
-
-
 def _parser(prog: str = "adaconv stylize") -> argparse.ArgumentParser:
   parser = Parser(
     prog=prog,
@@ -214,20 +205,7 @@ pairs failed; 2 nothing rendered, because of the arguments or the model; 130 int
     "painted on a transparent ground) where the style is; or one picture whose colors, from dark "
     "to light, are the styles, and whose black is the content; stretched over the content",
   )
-  add(
-    "--stroke",
-    type=in_range(float, 0.25, 16),
-    default=1.0,
-    metavar="S",
-    help="how coarse the strokes are: 2 makes them twice as coarse; default: %(default)s",
-  )
-  add(
-    "--look-size",
-    type=_look_size,
-    metavar="PX",
-    help="paint as at this many pixels on the shorter side, so that a preview and a print have the "
-    f"same strokes, or 'own': as at each content's own size; default: own, but at most {LOOK_SIZE}",
-  )
+  add_sizes_of_strokes(parser, "each content's")
   add(
     "--size",
     type=in_range(int, 1),

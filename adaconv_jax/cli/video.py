@@ -31,8 +31,10 @@ from adaconv_jax.cli.options import (
   add_overwrite,
   add_palette,
   add_refine,
+  add_sizes_of_strokes,
   add_vgg_weights,
   in_range,
+  look_size_for,
   path_text,
 )
 from adaconv_jax.cli.pairs import check_no_input
@@ -109,6 +111,8 @@ def _render(args: argparse.Namespace, stack: contextlib.ExitStack) -> int:
       mix_to=mix_to or None,
       statistics=args.statistics,
       blending=args.blending,
+      stroke=args.stroke,
+      look_size=look_size_for(args.look_size, video.height, video.width),
       codec=args.codec,
       crf=args.crf,
       resume=args.resume,
@@ -237,6 +241,7 @@ the model; 130 interrupted.
   add_palette(parser, PALETTE, "%(default)s")
   add_evenness(parser, EVENNESS)
   add_refine(parser, REFINE)
+  add_sizes_of_strokes(parser, "the video's")
   add(
     "--style-size",
     type=in_range(int, 1),

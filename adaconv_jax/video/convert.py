@@ -19,7 +19,7 @@ from adaconv_jax.video.stylize import stylize_frames
 from adaconv_jax.video.writer import CODEC, CRF, Log, write_video
 
 # Raise when what is encoded, or how, changes: older logs then cannot be continued.
-VERSION = 5
+VERSION = 6
 
 
 def convert(
@@ -36,6 +36,8 @@ def convert(
   mix_to: Sequence[np.ndarray] | None = None,
   statistics: str = "shot",
   blending: float = STEADY,
+  stroke: float = 1.0,
+  look_size: int | None = None,
   codec: str = CODEC,
   crf: int = CRF,
   resume: bool = False,
@@ -53,8 +55,8 @@ def convert(
     output: the file to write, from `check_output`.
     stylizer: the model.
     styles: pictures of the styles.
-    alpha: see `stylize_frames`; so are `palette`, `weights`, `mix_to`, `statistics` and
-      `blending`.
+    alpha: see `stylize_frames`; so are `palette`, `weights`, `mix_to`, `statistics`, `blending`,
+      `stroke` and `look_size`.
     palette: how far colors are moved to the styles' own.
     evenness: how far plain surfaces have no halo.
     refine: how many steps improve the styles' codes for the video.
@@ -62,6 +64,8 @@ def convert(
     mix_to: styles to fade to.
     statistics: what normalizes the frames.
     blending: of the frames over time.
+    stroke: how coarse the strokes are.
+    look_size: the size at which frames are painted.
     codec: see `write_video`; so is `crf`.
     crf: quality.
     resume: go on where an earlier call with the same arguments was stopped; without one, begin.
@@ -92,6 +96,8 @@ def convert(
     "--mix": weights and list(weights),
     "--statistics": statistics,
     "--blending": blending,
+    "--stroke": stroke,
+    "--look-size": look_size,
     "--codec": codec,
     "--crf": crf,
     "suffix of --output": output.suffix.lower(),
@@ -114,6 +120,8 @@ def convert(
     count=_count_frames(video) if mix_to else None,
     statistics=statistics,
     blending=blending,
+    stroke=stroke,
+    look_size=look_size,
     start=len(done),
   )
   with (

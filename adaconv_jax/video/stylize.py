@@ -11,6 +11,7 @@ those of all are moved. A style's code is refined for some frames of the whole v
 
 import collections
 import dataclasses
+import functools
 import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,6 +24,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from adaconv_jax.checkpoints.load import DEFAULT_MODEL, load_model
+from adaconv_jax.models.canvas import check_stroke
 from adaconv_jax.models.networks import ContentStats
 from adaconv_jax.models.pictures import check_pictures, from_float, on_device, to_float
 from adaconv_jax.models.refinement import check_steps
@@ -101,6 +103,13 @@ class Colors(NamedTuple):
   wanted: jax.Array
 
 
+class _Sizes(NamedTuple):
+  """The size at which frames are painted, see `Stylizer.encode_content`."""
+
+  stroke: float
+  look_size: int | None
+
+
 # Moves the colors of a painted frame, whose number is given, too.
 _Recolor = Callable[[jax.Array, int], jax.Array]
 
@@ -133,6 +142,8 @@ def stylize_frames(
   count: int | None = None,
   statistics: str | None = None,
   blending: float = steady.STEADY,
+  stroke: float = 1.0,
+  look_size: int | None = None,
   start: int = 0,
 ) -> Iterator[np.ndarray]:
   """Renders the frames of a video in a style, one after the other, without flicker.
@@ -167,6 +178,9 @@ def stylize_frames(
       single pictures. None: "shot" where the frames can be iterated twice, otherwise "running".
     blending: 0 to 1, how much of a frame comes from those before it, moved along with the
       picture, where they show the same; 0 turns it off.
+    stroke: how coarse the strokes are, as for `stylize`.
+    look_size: paint as at this many pixels on the shorter side, as for `stylize`; None: as at the
+      frames' own size. Large frames are painted much faster at a smaller one.
     start: the first frame to yield; those before are skipped, almost without work. It is blended
       with the few before it, so its marks can differ from those of a rendering from the beginning.
 
@@ -211,10 +225,12 @@ def stylize_frames(
   for name, value in (("alpha", alpha), ("palette", palette), ("evenness", evenness)):
     if np.ndim(value):
       raise ValueError(f"{name}: expected one number in [0, 1] for all frames, got {value!r}")
+  check_stroke(stroke, look_size)
+  sizes = _Sizes(stroke, look_size)
   toward, even = palette_weight(palette, "style"), evenness_weight(evenness)
   strength = style_weight(alpha)
   stylizer = model if isinstance(model, Stylizer) else load_model(model)
-  some = _some_frames(frames, steps) if steps else None
+  some = _some_frames(frames, steps, sizes) if steps else None
   ends = [mix_styles(stylizer, style, weights, refinement=some)]
   if mix_to is not None:
     ends.append(mix_styles(stylizer, mix_to, name="mix_to", refinement=some))
@@ -232,7 +248,7 @@ def stylize_frames(
   if strength is not None:
     # What is blended has less of the frame's grain, of which alpha 0 has all; at a half, 0.94.
     blending *= 1 - (1 - float(strength)) ** 4
-  painter = _Painter(stylizer, tuple(ends), strength, aim, even, count, batch, blending)
+  painter = _Painter(stylizer, tuple(ends), strength, aim, even, count, batch, blending, sizes)
   return _stylize(frames, painter, statistics, start)
 
 
@@ -275,7 +291,7 @@ def mix_styles(
   return mix(codes, weights)
 
 
-def _some_frames(frames: Iterable[ArrayLike], steps: int) -> Refinement | None:
+def _some_frames(frames: Iterable[ArrayLike], steps: int, sizes: _Sizes) -> Refinement | None:
   """Looks at some frames of all the video; None: there are none."""
   samples = _Samples()
   for frame in _checked(frames):
@@ -283,10 +299,10 @@ def _some_frames(frames: Iterable[ArrayLike], steps: int) -> Refinement | None:
   chosen = samples.frames[:: -(-len(samples.frames) // REFINED_FOR) or 1]
   if not chosen:
     return None
-  parts = [sampled(frame[None]) for frame in chosen]
+  parts = [sampled(frame[None], None, None, *sizes) for frame in chosen]
   # Always as many, of which there is a program then.
   some = jnp.concatenate([parts[index % len(parts)] for index in range(REFINED_FOR)])
-  return Refinement(some, goal_side(chosen[0].shape[:2]), steps)
+  return Refinement(some, goal_side(chosen[0].shape[:2], *sizes), steps)
 
 
 def _mix_palettes(
@@ -311,7 +327,9 @@ class _Painter:
     count: int | None,
     batch: int,
     blending: float,
+    sizes: _Sizes,
   ):
+    self.sizes = sizes
     self.stylizer, self.ends, self.alpha, self.count = stylizer, ends, alpha, count
     self.palette, self.evenness = palette, evenness
     self.batch, self.blending = batch, blending
@@ -322,7 +340,7 @@ class _Painter:
 
   def measure(self, frame: np.ndarray) -> Measured:
     """What normalization takes from this frame."""
-    return _measure(self.stylizer, frame[None], self.ends, self.alpha)
+    return _measure(self.stylizer, frame[None], self.ends, self.alpha, self.sizes)
 
   def paint(
     self, frames: Sequence[np.ndarray | jax.Array], index: int, measured: Measured | None
@@ -331,7 +349,7 @@ class _Painter:
     share = self._share(index)
     padded = [*frames, *[frames[-1]] * (self.batch - len(frames))]  # one shape, one program
     look = (share, self.alpha, self.evenness)
-    return _render(self.stylizer, tuple(padded), self.ends, *look, measured)
+    return _render(self.stylizer, tuple(padded), self.ends, *look, measured, self.sizes)
 
   def wanted(self, index: int) -> jax.Array:
     """The palette that this frame gets."""
@@ -369,11 +387,15 @@ class _Painter:
     return jnp.float32(min(index / max(self.count - 1, 1), 1))
 
 
-@jax.jit
+@functools.partial(jax.jit, static_argnames="sizes")
 def _measure(
-  stylizer: Stylizer, frames: jax.Array, ends: tuple[StyleCode, ...], alpha: jax.Array | None
+  stylizer: Stylizer,
+  frames: jax.Array,
+  ends: tuple[StyleCode, ...],
+  alpha: jax.Array | None,
+  sizes: _Sizes,
 ) -> Measured:
-  content = stylizer.encode_content(frames, for_alpha=alpha is not None)
+  content = stylizer.encode_content(frames, for_alpha=alpha is not None, **sizes._asdict())
   own, own_stats = content.own_style, None
   if own is not None and alpha is not None:
     ends = tuple(blend(own, code, alpha) for code in ends)
@@ -382,7 +404,7 @@ def _measure(
   return Measured(stats, own, own_stats)
 
 
-@jax.jit
+@functools.partial(jax.jit, static_argnames="sizes")
 def _render(
   stylizer: Stylizer,
   frames: tuple[jax.Array, ...],
@@ -391,18 +413,21 @@ def _render(
   alpha: jax.Array | None,
   evenness: jax.Array | None,
   measured: Measured | None,
+  sizes: _Sizes,
 ) -> jax.Array:
   pictures = jnp.stack([to_float(frame) for frame in frames])
   code = ends[0] if share is None else blend(ends[0], ends[1], share)
   alone = stylizer.model.alpha_needs_own_style and measured is not None
-  content = stylizer.encode_content(pictures, for_alpha=alpha is not None and not alone)
+  for_alpha = alpha is not None and not alone
+  content = stylizer.encode_content(pictures, for_alpha=for_alpha, **sizes._asdict())
   if measured is not None:
     stats = measured.stats
     own, stats = measured.own_style, stats[0] if share is None else blend(stats[0], stats[1], share)
     content = dataclasses.replace(content, own_style=own, stats=stats)
     if alone and alpha is not None:
-      alike = dataclasses.replace(content, stats=measured.own_stats)
-      content = dataclasses.replace(content, lost=pictures - stylizer.render(alike, own))
+      canvas, _ = content.painted()
+      alike = dataclasses.replace(content, pictures=canvas, canvas=None, stats=measured.own_stats)
+      content = dataclasses.replace(content, lost=canvas - stylizer.render(alike, own))
   made = stylizer.render(content, code, 1.0 if alpha is None else alpha)
   return made if evenness is None else even_out(made, pictures, over_axes(evenness, 4))
 
