@@ -17,6 +17,7 @@ Where a frame and the warped other one do not show the same (something appeared,
 the light changed), nothing is mixed: they must be equal up to the noise of both.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -58,6 +59,8 @@ BANDS, AROUND, MOST = (2.0, 6.0), 10.0, 2.0
 # What comes into the frame is painted anew, and this deviation, in pixels, fades it into the rest;
 # a seam would move along.
 FADE = 6.0
+# Pixels beyond the border where it counts as inside: the flow of what moves along it is not exact.
+_BORDER = 1.0
 # Pixels by which the motion must differ from that of the grid before the grid moves.
 LAG = 0.7
 
@@ -115,8 +118,8 @@ def without_noise(frames: Sequence[jax.Array | np.ndarray], share: jax.Array) ->
   return last.frame
 
 
-@jax.jit
-def follow(last: Followed, frame: jax.Array, share: jax.Array) -> Followed:
+@functools.partial(jax.jit, static_argnames="period")
+def follow(last: Followed, frame: jax.Array, share: jax.Array, period: int = STRIDE) -> Followed:
   """Goes on with the next frame.
 
   Args:
@@ -124,6 +127,7 @@ def follow(last: Followed, frame: jax.Array, share: jax.Array) -> Followed:
     frame: `[h, w, 3]`, float in [0, 1] or uint8.
     share: of the anchor, which `blend` mixes in; that of the frame before, against noise, is a part
       of it.
+    period: after how many pixels of the frame the network's grid repeats.
   """
   frame = to_float(frame)
   gray = to_gray(frame)
@@ -132,7 +136,7 @@ def follow(last: Followed, frame: jax.Array, share: jax.Array) -> Followed:
   denoised = _mix(last.frame, frame, flow, NOISE * share * same)
   drift = last.drift - jnp.median(flow, axis=(1, 2))
   # Where the grid is now, of all places that `grid` could mean the one next to the drift.
-  at = STRIDE * jnp.round((drift + last.grid) / STRIDE) - last.grid
+  at = period * jnp.round((drift + last.grid) / period) - last.grid
   grid = -jnp.where(jnp.abs(drift - at) > LAG, jnp.round(drift), at)
   number = last.number + 1
   renewed = _renews(number)
@@ -146,17 +150,17 @@ def follow(last: Followed, frame: jax.Array, share: jax.Array) -> Followed:
     flow=since,
     same=agreement(anchor, frame, since)[..., None],
     drift=drift,
-    grid=(grid % STRIDE).astype(int),
+    grid=(grid % period).astype(int),
   )
 
 
-@jax.jit
-def on_grid(followed: Followed) -> jax.Array:
-  """Pads the frame by 8 pixels in both directions, so that the network's grid moves along."""
+@functools.partial(jax.jit, static_argnames="period")
+def on_grid(followed: Followed, period: int = STRIDE) -> jax.Array:
+  """Pads the frame by a period in both directions, so that the network's grid moves along."""
   h, w = followed.frame.shape[:2]
-  padded = jnp.pad(followed.frame, ((STRIDE, STRIDE), (STRIDE, STRIDE), (0, 0)), mode="reflect")
-  start = STRIDE - followed.grid
-  return lax.dynamic_slice(padded, (start[0], start[1], 0), (h + STRIDE, w + STRIDE, 3))
+  padded = jnp.pad(followed.frame, ((period, period), (period, period), (0, 0)), mode="reflect")
+  start = period - followed.grid
+  return lax.dynamic_slice(padded, (start[0], start[1], 0), (h + period, w + period, 3))
 
 
 @jax.jit
@@ -203,7 +207,7 @@ def agreement(before: jax.Array, now: jax.Array, flow: jax.Array) -> jax.Array:
   same = jnp.clip((OTHER - difference / noise) / (OTHER - SAME), 0, 1)
   y = jnp.arange(h, dtype=jnp.float32).reshape(h, 1) + flow[0]
   x = jnp.arange(w, dtype=jnp.float32).reshape(1, w) + flow[1]
-  inside = (y >= 0) & (y <= h - 1) & (x >= 0) & (x <= w - 1)
+  inside = (y >= -_BORDER) & (y <= h - 1 + _BORDER) & (x >= -_BORDER) & (x <= w - 1 + _BORDER)
   return same * jnp.clip(1 - 2 * blur(1.0 - inside, FADE), 0, 1)
 
 

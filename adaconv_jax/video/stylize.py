@@ -24,7 +24,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from adaconv_jax.checkpoints.load import DEFAULT_MODEL, load_model
-from adaconv_jax.models.canvas import check_stroke
+from adaconv_jax.models.canvas import check_stroke, look_stroke
 from adaconv_jax.models.networks import ContentStats
 from adaconv_jax.models.pictures import check_pictures, from_float, on_device, to_float
 from adaconv_jax.models.refinement import check_steps
@@ -45,6 +45,7 @@ from adaconv_jax.stages import (
   sampled,
   style_weight,
 )
+from adaconv_jax.vgg.network import STRIDE
 from adaconv_jax.video import steady
 from adaconv_jax.video.shots import Cuts
 
@@ -338,18 +339,32 @@ class _Painter:
     """Whether frames such as this one are blended with those before."""
     return self.blending > 0 and min(frame.shape[:2]) >= steady.LEAST_SIDE
 
+  def lattice(self, frame: np.ndarray) -> tuple[_Sizes, int]:
+    """Returns how blended frames are painted, and after how many pixels the grid repeats then.
+
+    That is a whole number of them, so their strokes are a multiple of an eighth.
+    """
+    height, width = frame.shape[:2]
+    stroke = look_stroke(height, width, *self.sizes)
+    period = max(round(STRIDE * stroke), 1)
+    return _Sizes(period / STRIDE, None), period
+
   def measure(self, frame: np.ndarray) -> Measured:
     """What normalization takes from this frame."""
     return _measure(self.stylizer, frame[None], self.ends, self.alpha, self.sizes)
 
   def paint(
-    self, frames: Sequence[np.ndarray | jax.Array], index: int, measured: Measured | None
+    self,
+    frames: Sequence[np.ndarray | jax.Array],
+    index: int,
+    measured: Measured | None,
+    sizes: _Sizes | None = None,
   ) -> jax.Array:
     """Renders up to `batch` frames, of which `index` is the first one's number; float."""
     share = self._share(index)
     padded = [*frames, *[frames[-1]] * (self.batch - len(frames))]  # one shape, one program
     look = (share, self.alpha, self.evenness)
-    return _render(self.stylizer, tuple(padded), self.ends, *look, measured, self.sizes)
+    return _render(self.stylizer, tuple(padded), self.ends, *look, measured, sizes or self.sizes)
 
   def wanted(self, index: int) -> jax.Array:
     """The palette that this frame gets."""
@@ -367,9 +382,11 @@ class _Painter:
     thin = []
     for start in range(0, len(frames), self.batch):
       some: Sequence[Any] = frames[start : start + self.batch]
+      sizes = None
       if self.is_blended(some[0]):  # as for the rendering, so that one program does both
-        some = [steady.on_grid(steady.begin(frame)) for frame in some]
-      thin += [_thin(picture) for picture in self.paint(some, index, measured)[: len(some)]]
+        sizes, period = self.lattice(some[0])
+        some = [steady.on_grid(steady.begin(frame), period) for frame in some]
+      thin += [_thin(picture) for picture in self.paint(some, index, measured, sizes)[: len(some)]]
     seen = np.float32(np.arange(SAMPLES) < len(thin))
     thin += [thin[-1]] * (SAMPLES - len(thin))
     wanted = self.wanted(index)
@@ -587,14 +604,16 @@ def _stylize(
         shown = [recolor(picture, index + offset) for offset, picture in enumerate(shown)]
     else:
       chain = []
+      sizes, period = painter.lattice(batch[0])
       for offset, frame in enumerate(batch):
         if beginning and not offset:
           followed = steady.begin(steady.without_noise(beginning, share))
         else:
           assert followed is not None
-          followed = steady.follow(followed, frame, share)
+          followed = steady.follow(followed, frame, share, period)
         chain.append(followed)
-      pictures = painter.paint([steady.on_grid(one) for one in chain], index, measured)
+      padded = [steady.on_grid(one, period) for one in chain]
+      pictures = painter.paint(padded, index, measured, sizes)
       shown = []
       for offset, (one, picture) in enumerate(zip(chain, pictures, strict=False)):
         picture = steady.off_grid(one, picture)

@@ -88,6 +88,18 @@ def test_noise_is_averaged_along_the_motion_in_frames_and_in_pictures():
     assert (np.asarray(picture) - clean[1])[inner].std() < 0.85 * noise
 
 
+def test_what_moves_along_a_border_is_followed_up_to_it():
+  h, w = 60, 80
+  before = now = jnp.full((h, w, 3), 0.5)
+  for y, x in ((-0.3, 0.2), (0.4, -0.4)):
+    flow = jnp.broadcast_to(jnp.array([[[y]], [[x]]], jnp.float32), (2, h, w))
+    same = np.asarray(steady.agreement(before, now, flow))
+    for line in (same[0], same[-1], same[:, 0], same[:, -1]):
+      assert np.median(line) > 0.9
+  away = jnp.broadcast_to(jnp.array([[[0.0]], [[6.0]]], jnp.float32), (2, h, w))
+  assert np.asarray(steady.agreement(before, now, away))[:, -5:].max() == 0
+
+
 @pytest.mark.slow
 def test_what_appears_leaves_no_ghost_of_what_was_there():
   before, now = colored(texture(0)), colored(texture(0))
@@ -131,20 +143,24 @@ def test_marks_move_along_with_the_picture_for_many_frames_and_stay_sharp():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("period", [8, 17, 5])
 @pytest.mark.parametrize("speed", [(0.0, 0.0), (1.4, -2.3), (-0.3, 0.1)])
-def test_the_grid_moves_along_with_the_picture(speed):
+def test_the_grid_moves_along_with_the_picture(speed, period):
   big = texture(0, 160)
   followed, places = None, []
   for t in range(8):
     frame = colored(moved(big, speed[0] * t, speed[1] * t)[32:128, 32:128])
     followed = (
-      steady.begin(frame) if followed is None else steady.follow(followed, frame, jnp.float32(0.3))
+      steady.begin(frame)
+      if followed is None
+      else steady.follow(followed, frame, jnp.float32(0.3), period)
     )
-    padded = np.asarray(steady.on_grid(followed))
+    padded = np.asarray(steady.on_grid(followed, period))
+    assert padded.shape == (96 + period, 96 + period, 3)
     np.testing.assert_allclose(steady.off_grid(followed, padded), followed.frame)
     # Where in the network's grid a mark is that was at 0 at first.
     at = np.asarray(followed.grid) + np.array(speed) * t
-    places.append((at + 4) % 8 - 4)
+    places.append((at + period / 2) % period - period / 2)
   assert np.abs(places).max() < 1.3
 
 

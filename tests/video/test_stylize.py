@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from small_models import small_stylizer
 
+from adaconv_jax import stylize
 from adaconv_jax.ops.adain import channel_stats
 from adaconv_jax.ops.palette import match_palette, measure_palette
 from adaconv_jax.video import steady
@@ -151,7 +152,12 @@ def test_an_error_of_the_frames_comes_after_the_frames_before_it(adain, blending
 @pytest.mark.parametrize("cut", [0, 5])
 def test_the_first_frame_of_a_shot_has_no_more_noise_than_the_others(adain, monkeypatch, cut):
   seen, on_grid = [], steady.on_grid
-  monkeypatch.setattr(steady, "on_grid", lambda one: on_grid(seen.append(one.frame) or one))
+
+  def noted(followed, period):
+    seen.append(followed.frame)
+    return on_grid(followed, period)
+
+  monkeypatch.setattr(steady, "on_grid", noted)
   rng = np.random.default_rng(0)
   size = (48, 64, 3)
   shots = [np.full((n, *size), color) for n, color in ((cut, 0.2), (12 - cut, 0.7))]
@@ -200,6 +206,23 @@ def test_alpha_weighs_the_style(transform, request):
   np.testing.assert_allclose(made[0], expected, atol=1e-3)
   none = next(stylize_frames(frames, STYLE, model=model, alpha=0.0, blending=0))
   np.testing.assert_allclose(none, frames[0], atol=1e-4)
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS)
+@pytest.mark.parametrize("sizes", [{"look_size": 24}, {"stroke": 2.0}])
+def test_frames_have_the_strokes_of_pictures(transform, sizes, request):
+  model, frames = request.getfixturevalue(transform), np.repeat(pictures(1, size=(48, 64)), 2, 0)
+  made = next(stylize_frames(frames, STYLE, model=model, blending=0, alpha=0.4, **sizes))
+  expected = stylize(frames[0], STYLE, model=model, alpha=0.4, **sizes)
+  np.testing.assert_allclose(made, expected, atol=1e-3)
+
+
+@pytest.mark.slow
+def test_frames_are_refined_at_the_size_of_their_strokes(adain):
+  frames = np.repeat(pictures(1, size=(48, 64)), 2, 0)
+  look: Any = {"model": adain, "refine": 2, "palette": 0.6, "look_size": 24}
+  made = next(stylize_frames(frames, STYLE, blending=0, **look))
+  assert np.abs(made - stylize(frames[0], STYLE, **look)).mean() < 0.01
 
 
 @pytest.mark.slow
