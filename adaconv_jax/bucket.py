@@ -35,6 +35,7 @@ from etils.epath.gpath import PosixGPath
 from adaconv_jax.extras import MissingExtra
 
 T = TypeVar("T")
+log = logging.getLogger(__name__)
 
 
 class AccessRefused(PermissionError, ConnectionError):
@@ -63,6 +64,8 @@ _FULL = (errno.ENOSPC, errno.EFBIG, errno.EROFS, getattr(errno, "EDQUOT", errno.
 _LATER = ("401", "408", "429", "499")
 # Seconds without a byte, after which a request is repeated.
 CONNECT_SECONDS, READ_SECONDS = 20, 60
+# Objects that are named in one message.
+_NAMED = 3
 # Bytes of one request of a file that is read in parts.
 PART_BYTES = 2**23
 
@@ -274,21 +277,42 @@ class RemotePath(PosixGPath):
   def iterdir(self) -> Iterator[Any]:
     """Yields what is in a folder."""
     for found in self._run(self._fs.ls, str(self), detail=False):
-      if (name := found.rstrip("/").rpartition("/")[2]) and found.strip("/") != self._key:
+      name = found.rstrip("/").removeprefix(f"{self._key}/")
+      if _is_name_of_file(name) and found.strip("/") != self._key:
         yield self / name
 
   def find(self) -> dict[str, int]:
-    """Returns the files in this folder and below it: their names from here on, and sizes."""
-    return {name: int(info["size"]) for name, info in self._listed().items()}
+    """Returns the files in this folder and below it: their names from here on, and sizes.
+
+    Objects whose name no file can have are left out, with a warning.
+    """
+    listed, odd = self._listed()
+    if odd:
+      more = f" and {len(odd) - _NAMED} more" if len(odd) > _NAMED else ""
+      log.warning(
+        "%s: left out %d object(s), because a file cannot have a path with an empty part, '.' or "
+        "'..', as in 'a//b' and 'a/./b', which would be that of another one; rename %s: %s%s",
+        self, len(odd), "it" if len(odd) == 1 else "them", ", ".join(odd[:_NAMED]), more,
+      )  # fmt: skip
+    return {name: int(info["size"]) for name, info in listed.items()}
 
   def versions(self) -> dict[str, tuple[str, ...]]:
     """Returns the files as `find` does, each with what changes when it is written."""
-    return {name: _version(info) for name, info in self._listed().items()}
+    return {name: _version(info) for name, info in self._listed()[0].items()}
 
-  def _listed(self) -> dict[str, dict[str, Any]]:
+  def _listed(self) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """Returns what is known of each file, and the URIs of objects whose name no file can have."""
     found = self._run(self._fs.find, str(self), detail=True)
-    names = {key.removeprefix(f"{self._key}/"): info for key, info in found.items()}
-    return {name: info for name, info in names.items() if name and not name.endswith("/")}
+    listed, odd = {}, []
+    for key, info in found.items():
+      name = key.removeprefix(f"{self._key}/")
+      if not name or name.endswith("/"):
+        continue  # marks a folder
+      if _is_name_of_file(name):
+        listed[name] = info
+      else:
+        odd.append(ascii(f"{self.scheme}://{key}")[1:-1])
+    return listed, odd
 
   @property
   def _key(self) -> str:
@@ -383,6 +407,11 @@ class RemotePath(PosixGPath):
   def absolute(self) -> "RemotePath":
     """Returns the path itself."""
     return self
+
+
+def _is_name_of_file(name: str) -> bool:
+  """Whether an object's name from a folder on stays the same as a path, which "a//b" does not."""
+  return not {"", ".", ".."} & set(name.split("/"))
 
 
 def _version(info: dict[str, Any]) -> tuple[str, ...]:

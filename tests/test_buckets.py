@@ -132,6 +132,35 @@ def test_a_file_is_written_read_listed_and_removed(folder):
     path.read_bytes()
 
 
+def put_raw(name: str, data: bytes) -> None:
+  """Uploads an object whose name a path would change."""
+  import fsspec
+
+  fsspec.filesystem("gs").pipe_file(f"gs://runs/{name}", data)
+
+
+@pytest.mark.parametrize(
+  "number, name",
+  [*enumerate(["a//x.png", "/a/x.png", "a/./x.png", "./x.png"])],
+  ids=["empty", "first", "dot", "dot-first"],
+)
+def test_an_object_whose_name_no_file_can_have_is_left_out_with_a_line(
+  bucket, number, name, caplog
+):
+  folder = expand(f"gs://runs/odd-{number}")
+  (folder / "a" / "x.png").write_bytes(b"B")
+  put_raw(f"{folder.name}/a/marker/", b"")
+  odd = f"{folder.name}/{name}"
+  put_raw(odd, b"the other")
+  assert files_below(folder)["a/x.png"] == 1 and len(files_below(folder)) == 1
+  assert files.versions_below(folder, [name]) == [None]
+  assert all(path.name == "a" for path in folder.iterdir())
+  assert sorted(path.name for path in (folder / "a").iterdir()) == ["marker", "x.png"]
+  line = next(line for line in caplog.messages if "left out" in line)
+  assert line.startswith(f"{folder}: left out 1 object(s), because a file cannot have")
+  assert line.endswith(f"rename it: gs://runs/{odd}")
+
+
 def test_a_file_is_read_in_parts_and_sizes_are_bounded(folder, monkeypatch):
   monkeypatch.setattr("adaconv_jax.bucket.PART_BYTES", 1000)
   data = bytes(range(256)) * 40
