@@ -256,6 +256,26 @@ class RemotePath(PosixGPath):
     """Whether there is an object of this name."""
     return (self.info() or {}).get("type") == "file"
 
+  def obstacle(self) -> "RemotePath | None":
+    """Returns an object of this name, or of that of a folder above it; None for neither.
+
+    Objects below it could be written, and never be read by programs that know folders. Those whose
+    names end in a slash, which mark folders, are in nobody's way.
+    """
+    for place in (self, *self.parents):
+      if "/" not in place._key:
+        break  # the bucket
+      try:
+        place.read_part(0, 1)  # one request, where `is_file` makes three
+        return place
+      except PermissionError:
+        continue  # who may write may be one who may not read
+      except ConnectionError:
+        raise
+      except OSError:
+        continue  # there is none
+    return None
+
   def size(self) -> int:
     """Returns the number of bytes of a file."""
     info = self.info()

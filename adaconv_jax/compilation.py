@@ -78,13 +78,13 @@ def keep_compiled(folder: str | os.PathLike[str] | None = None) -> Path | None:
   if folder is None and setting == "off":
     return None
   path = cache_dir() / "compiled" if folder is None else expand(folder)
-  if (place := obstacle(path)) is not None:
+  if (remote := in_bucket(path)) is not None:
+    remote.set_up()
+  elif (place := obstacle(path)) is not None:
     name = "ADACONV_CACHE" if folder is None else "folder"
     raise ValueError(
       f"{name}: expected a folder for compiled programs, but {printable(place)} is none"
     )
-  if (remote := in_bucket(path)) is not None:
-    remote.set_up()
   jax.config.update("jax_compilation_cache_dir", str(path))
   jax.config.update("jax_persistent_cache_min_compile_time_secs", _LEAST_SECONDS)
   return path

@@ -449,10 +449,10 @@ def unwritable(folder: str | os.PathLike[str]) -> str | None:
     ConnectionError: it is in a bucket that does not answer.
   """
   folder = expand(folder)
-  if is_remote(folder):
-    return _unwritable_in_bucket(folder)
   if (place := obstacle(folder)) is not None:
     return f"{printable(place)} is not a folder"
+  if is_remote(folder):
+    return _unwritable_in_bucket(folder)
   if not os.access(place := _nearest(folder), os.W_OK | os.X_OK):
     return f"{printable(place)} cannot be written to"
   try:
@@ -476,13 +476,17 @@ def _unwritable_in_bucket(folder: "RemotePath") -> str | None:
   return None
 
 
-def obstacle(folder: Path) -> Path | None:
+def obstacle(folder: Path) -> "Path | RemotePath | None":
   """Returns what is there in place of a folder or of one above it, such as a file; None if nothing.
 
-  A link that leads nowhere is in the way, too. In a bucket nothing is.
+  A link that leads nowhere is in the way, too. In a bucket objects are, which takes a request
+  for each level.
+
+  Raises:
+    ConnectionError: it is in a bucket that does not answer.
   """
   if is_remote(folder):
-    return None
+    return folder.obstacle()
   place = _nearest(folder)
   return None if place.is_dir() else place
 

@@ -391,6 +391,24 @@ def test_an_output_in_a_bucket_that_takes_no_files_is_refused_before_anything_is
   assert reason in error and len(error.splitlines()) <= 2
 
 
+@pytest.mark.parametrize("below", ["", "/below"])
+def test_an_output_on_an_object_or_below_it_is_refused_before_anything_is_computed(
+  bucket, monkeypatch, capsys, below
+):
+  def computed(*args, **kwargs):
+    raise AssertionError("began")
+
+  monkeypatch.setattr(pack, "pack", computed)
+  place = f"{DATA}/content/0.png"
+  assert pack.main([f"--input={DATA}/style", f"--output={place}{below}"]) == 2
+  error = capsys.readouterr().err
+  assert f"--output: expected a folder to write to, got {place}" in error
+  assert f"{place} is not a folder" in error
+  with pytest.raises(ValueError, match=r"^workdir: .*0\.png is not a folder; use another --work"):
+    loop.train_and_evaluate(bucket_config(DATA, 2, 2), expand(f"{place}{below}"))
+  assert not [name for name in files_below(expand(f"{DATA}/content")) if "0.png/" in name]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("status", [503, CUT])
 def test_a_bucket_that_is_lost_while_pictures_are_made_ends_the_command_and_it_goes_on_later(

@@ -161,6 +161,24 @@ def test_an_object_whose_name_no_file_can_have_is_left_out_with_a_line(
   assert line.endswith(f"rename it: gs://runs/{odd}")
 
 
+def test_an_object_in_place_of_a_folder_is_an_obstacle_and_a_mark_of_a_folder_is_none(
+  bucket, folder
+):
+  (folder / "x.png").write_bytes(b"x")
+  put_raw(f"{folder.name}/marked/", b"")
+  for below in ("x.png", "x.png/a", "x.png/a/b"):
+    assert files.unwritable(folder / below) == f"{folder}/x.png is not a folder"
+    assert files.obstacle(folder / below) == folder / "x.png"
+  for free, levels in ((folder, 1), (folder / "new" / "a", 3), (folder / "marked", 2)):
+    first = len(bucket.requests)
+    assert files.obstacle(free) is None
+    assert len(bucket.requests) - first <= levels
+    assert files.unwritable(free) is None
+  assert files.obstacle(expand("gs://runs")) is None
+  with bucket.failing(403, only="GET"):  # who may write may be one who may not read
+    assert files.unwritable(folder) is None
+
+
 def test_a_file_is_read_in_parts_and_sizes_are_bounded(folder, monkeypatch):
   monkeypatch.setattr("adaconv_jax.bucket.PART_BYTES", 1000)
   data = bytes(range(256)) * 40

@@ -24,8 +24,10 @@ from adaconv_jax.checkpoints.errors import CheckpointError
 from adaconv_jax.files import (
   Json,
   is_remote,
+  obstacle,
   open_regular,
   parse_json,
+  printable,
   read_json,
   real,
   replacing,
@@ -70,8 +72,8 @@ def check_record(workdir: Path, config: Json, vgg_info: Mapping[str, str]) -> Js
     The config of the earlier run; empty for a new run.
 
   Raises:
-    ValueError: the workdir has a run of another model, or with other VGG weights, or a part of its
-      record is damaged, or missing beside checkpoints.
+    ValueError: the workdir is no folder, or has a run of another model, or with other VGG weights,
+      or a part of its record is damaged, or missing beside checkpoints.
   """
   _check_kinds(workdir)
   _check_whole(workdir)
@@ -129,6 +131,11 @@ def is_of_run(workdir: Path, path: Path) -> bool:
 
 def _check_kinds(workdir: Path) -> None:
   """Raises where a run would fail, or wait for ever, when it writes to its workdir."""
+  if (place := obstacle(workdir)) is not None:
+    raise ValueError(
+      f"workdir: expected a folder for the run, got {printable(workdir)}, but {printable(place)} "
+      "is not a folder; use another --workdir"
+    )
   if is_remote(workdir):
     return  # a bucket has files only
   for path in (workdir / name for name in (*_FILES, *_FOLDERS)):

@@ -2,7 +2,17 @@
 
 import json
 
-from adaconv_jax.checkpoints.record import summarize
+import pytest
+
+from adaconv_jax.checkpoints.record import check_record, summarize
+
+
+@pytest.mark.parametrize("name", ["file", "file/below"])
+def test_a_workdir_that_is_no_folder_is_refused_with_the_way_out(tmp_path, name):
+  (tmp_path / "file").write_text("mine")
+  expected = r"^workdir: expected a folder .*/file is not a folder; use another --workdir$"
+  with pytest.raises(ValueError, match=expected):
+    check_record(tmp_path / name, {"model": {}}, {})
 
 
 def test_losses_of_a_summary_are_the_last_until_the_step(tmp_path):
