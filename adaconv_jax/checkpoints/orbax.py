@@ -9,6 +9,7 @@ with values that are not finite is not whole either. The position in the data fo
 import dataclasses
 import hashlib
 import logging
+import time
 from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -33,6 +34,8 @@ log = logging.getLogger(__name__)
 RETRIES = 6
 # How often a checkpoint in a bucket is read before it counts as damaged.
 _ATTEMPTS = 2
+# How often checkpoints are listed to read one while a run may remove it, and seconds between that.
+_LISTINGS, _LISTING_PAUSE = 5, 0.2
 # Where TensorStore, which Orbax writes with, can write, besides disks.
 STORES = ("gs", "s3")
 _AVERAGED, _HEALTH = "averaged", "health"
@@ -99,22 +102,41 @@ class Checkpoints:
     preserve: Any = ocp.training.preservation_policies.AnyPreservationPolicy(policies)
     self._directory = (expand(workdir) / "checkpoints").absolute()
     self._read_only = read_only
-    # Orbax reads the metadata of all when it opens them, and none could be opened because of these.
-    self._odd = _odd_steps(self._directory)
-    try:
-      self._checkpointer = ocp.training.Checkpointer(
-        str(self._directory),
-        preservation_policy=preserve,
-        step_name_format=_Without(self._odd),  # pyright: ignore[reportArgumentType]
-        cleanup_tmp_directories=not read_only,
-      )
-    except Exception as error:
-      self._ask_bucket()
-      if isinstance(error, OSError):
-        raise
-      raise CheckpointError(
-        f"the checkpoints in {self._directory} cannot be opened: {_first_line(error)}"
-      ) from error
+    self._preserve = preserve
+    self._odd, self._checkpointer = self._open()
+
+  def _open(self) -> tuple[dict[int, str], Any]:
+    """Lists the checkpoints, again where a run removes some meanwhile.
+
+    Returns:
+      The steps whose metadata Orbax cannot take, with the faults, and Orbax's checkpointer.
+    """
+    directory: Any = self._directory
+    remote = is_remote(self._directory)
+    for left in reversed(range(_LISTINGS if self._read_only else 1)):
+      before = _step_names(directory)
+      try:
+        # Orbax reads the metadata of all when it opens them, and none could be opened because of
+        # these.
+        odd = _odd_steps(directory)
+        return odd, ocp.training.Checkpointer(
+          str(directory),
+          preservation_policy=self._preserve,
+          step_name_format=_Without(odd),  # pyright: ignore[reportArgumentType]
+          cleanup_tmp_directories=not self._read_only,
+        )
+      except Exception as error:
+        self._ask_bucket()
+        # In a bucket a checkpoint is removed file by file, so it may still be there by its name.
+        if left and (remote or _step_names(directory) != before):
+          time.sleep(_LISTING_PAUSE)
+          continue
+        if isinstance(error, OSError):
+          raise
+        raise CheckpointError(
+          f"the checkpoints in {directory} cannot be opened: {_first_line(error)}"
+        ) from error
+    raise AssertionError("the last attempt returns or raises")
 
   def steps(self) -> list[int]:
     """Returns the steps that have a complete checkpoint, in order."""
@@ -204,13 +226,27 @@ class Checkpoints:
     Raises:
       CheckpointError: there are checkpoints, but none, or not that of `step`, can be used.
     """
-    if step is not None and step not in [*self.steps(), *self._odd]:
-      raise CheckpointError(
-        f"no whole checkpoint of step {step} in {self._directory}; it has {self.steps()}"
-      )
-    restored = self._restore(
-      lambda saved: {_AVERAGED if _AVERAGED in saved else "params": template}, step
-    )
+    for left in reversed(range(_LISTINGS if self._read_only else 1)):
+      try:
+        if step is not None and step not in [*self.steps(), *self._odd]:
+          raise CheckpointError(
+            f"no whole checkpoint of step {step} in {self._directory}; it has {self.steps()}"
+          )
+        restored = self._restore(
+          lambda saved: {_AVERAGED if _AVERAGED in saved else "params": template}, step
+        )
+        break
+      except CheckpointError:
+        before = self.steps()
+        if not left:
+          raise
+        odd, anew = self._open()
+        self._checkpointer.close()
+        self._odd, self._checkpointer = odd, anew
+        if self.steps() == before:  # no run has replaced them since they were listed
+          raise
+    else:
+      raise AssertionError("the last attempt returns or raises")
     if restored is None:
       return None
     items, step = restored
@@ -384,6 +420,11 @@ def _odd_steps(directory: Path) -> dict[int, str]:
   steps = [path for path in paths if is_step_name(path.name) and path.is_dir()]
   faults = {path: _metadata_fault(path / _METADATA) for path in steps}
   return {int(path.name): fault for path, fault in faults.items() if fault}
+
+
+def _step_names(directory: Path) -> set[str]:
+  paths = directory.iterdir() if directory.is_dir() else ()
+  return {path.name for path in paths}
 
 
 def _metadata_fault(path: Path) -> str | None:

@@ -1,6 +1,7 @@
 import dataclasses
 import gc
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +156,50 @@ def test_damaged_average_is_noticed_and_the_step_before_is_used(tmp_path):
     restored = checkpoints.restore(dataclasses.replace(state(0), averaged=state(0).params))
   assert restored is not None and step == restored.step == 1
   np.testing.assert_array_equal(params["decoder"]["kernel"], state(6).params["decoder"]["kernel"])
+
+
+def removing(monkeypatch, folder: Path, times: int):
+  """Lets a run remove the oldest checkpoint, `times` times, between listing and reading them."""
+  listed = orbax._Without.find_all
+  left = [None] * times
+
+  def find_all(self, base_path):
+    found = list(listed(self, base_path))
+    if left:
+      left.pop()
+      oldest = min(int(path.name) for path in (folder / "checkpoints").iterdir())
+      shutil.rmtree(folder / "checkpoints" / str(oldest))
+    return iter(found)
+
+  monkeypatch.setattr(orbax._Without, "find_all", find_all)
+
+
+def test_a_model_is_read_while_its_run_removes_older_checkpoints(tmp_path, monkeypatch):
+  save(tmp_path, [1, 2, 3, 4], keep_last=4)
+  removing(monkeypatch, tmp_path, times=2)
+  with Checkpoints(tmp_path, read_only=True) as checkpoints:
+    restored = checkpoints.restore_params(state(0).params)
+    assert restored is not None and restored[1] == 4 and checkpoints.steps() == [3, 4]
+
+
+def test_checkpoints_that_always_vanish_are_an_error_in_the_end(tmp_path, monkeypatch):
+  monkeypatch.setattr(orbax, "_LISTING_PAUSE", 0)
+  save(tmp_path, range(1, 9), keep_last=8)
+  removing(monkeypatch, tmp_path, times=8)
+  with pytest.raises((CheckpointError, OSError), match="No step path found|No such file"):
+    Checkpoints(tmp_path, read_only=True)
+  assert len(list((tmp_path / "checkpoints").iterdir())) == 8 - orbax._LISTINGS
+
+
+def test_a_model_is_read_though_its_run_has_replaced_all_checkpoints_that_were_listed(tmp_path):
+  save(tmp_path, [1, 2])
+  with Checkpoints(tmp_path, read_only=True) as checkpoints:
+    save(tmp_path, [3, 4, 5])
+    assert checkpoints.steps() == [1, 2]
+    for step in (1, 2):
+      shutil.rmtree(tmp_path / "checkpoints" / str(step), ignore_errors=True)
+    restored = checkpoints.restore_params(state(0).params)
+  assert restored is not None and restored[1] == 5
 
 
 def test_parameters_restore_without_the_optimizer(tmp_path):
