@@ -249,6 +249,13 @@ def is_remote(path: str | os.PathLike[str]) -> TypeGuard["RemotePath"]:
   return not isinstance(path, str | Path) and hasattr(path, "scheme")
 
 
+def not_there(path: str | os.PathLike[str]) -> str:
+  """Says of a path from `expand` that nothing is there, and of a bucket's what that may mean."""
+  if is_remote(path):
+    return "does not exist in the bucket, or there is no such bucket; check the name"
+  return "does not exist"
+
+
 def absolute(path: str | os.PathLike[str]) -> str:
   """Returns the path as text from the root on, or as a URI; links are kept."""
   return str(path) if is_remote(path) else os.path.abspath(path)

@@ -604,6 +604,15 @@ def test_a_packed_set_in_a_bucket_that_is_damaged_is_one_line(bucket, capsys):
     open_source(str(out), role="content")
 
 
+@pytest.mark.parametrize("place", ["gs://runs/none", "gs://no-such-bucket/none", "gs://nobucket"])
+def test_a_folder_of_a_tfds_data_set_that_is_not_in_the_bucket_is_said_to_be_missing(bucket, place):
+  pytest.importorskip("tensorflow_datasets")
+  for split in ("", ":train[:90%]"):
+    problem = "does not exist in the bucket, or there is no such bucket; check the name$"
+    with pytest.raises(ValueError, match=f"^config.data.content: .*'{place}' {problem}"):
+      open_source(f"tfds:{place}{split}", role="content")
+
+
 def test_an_image_in_a_bucket_that_was_changed_since_it_was_packed_is_noticed(bucket, capsys):
   source, out = expand("gs://runs/photos"), "gs://runs/of-photos"
   names = files_below(expand(f"{DATA}/content"))

@@ -5,13 +5,14 @@ They give random access to names and encoded bytes.
 TFDS data sets are read without TensorFlow. `manifest.py` checks which images are usable.
 """
 
+import contextlib
 import os
 import re
 from collections.abc import Sequence
 from typing import Any, Protocol
 
 from adaconv_jax.data.packed import PackedSource, is_begun, is_packed
-from adaconv_jax.files import expand, files_below, versions_below
+from adaconv_jax.files import expand, files_below, is_remote, not_there, versions_below
 from adaconv_jax.images import SUFFIXES, describe_unread, image_names, read_file
 
 TFDS_PREFIX = "tfds:"
@@ -142,8 +143,11 @@ def _parse_tfds(spec: str) -> tuple[str, str | None]:
   match = _TFDS_SPEC.fullmatch(rest)
   if match is None:
     raise ValueError(f"expected {TFDS_PREFIX}DIR[:SPLIT] or {TFDS_PREFIX}NAME:VERSION[:SPLIT]")
-  if match["split"] is None or expand(rest).is_dir():
+  if match["split"] is None:
     return rest, None
+  with contextlib.suppress(ValueError):  # no bucket has a name with a colon
+    if expand(rest).is_dir():
+      return rest, None
   return match["where"], match["split"]
 
 
@@ -162,8 +166,8 @@ def _tfds_builder(where: str) -> Any:
     raise ValueError(
       f"{where!r} is not the folder of a prepared TFDS data set: no dataset_info.json{hint}"
     )
-  if where.startswith(("/", ".", "~")):
-    raise ValueError(f"the folder {where!r} does not exist")
+  if is_remote(directory) or where.startswith(("/", ".", "~")):
+    raise ValueError(f"the folder {where!r} {not_there(directory)}")
   try:
     # Not `tfds.builder`, which would fall back on the data set's own code, which needs TensorFlow.
     return read_only_builder.builder_from_files(where)
