@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image, ImageCms
 
 from adaconv_jax import image_formats
-from adaconv_jax.files import expand, files_below, printable, read_regular
+from adaconv_jax.files import expand, files_below, not_there, printable, read_regular
 from adaconv_jax.image_formats import BAND_PIXELS, LARGEST, MAX_PROFILE_BYTES, NEGATIVE
 
 # Listed, because Pillow also reads formats that start other programs or that nobody paints in.
@@ -602,7 +602,7 @@ def image_names(root: Path) -> tuple[dict[str, int | None], list[str]]:
     NotADirectoryError: `root` is not a folder, or does not exist.
   """
   if not root.is_dir():
-    problem = "is not a folder" if root.exists() else "does not exist"
+    problem = "is not a folder" if root.exists() else not_there(root)
     raise NotADirectoryError(f"folder: {str(root)!r} {problem}")
   listed = files_below(root)
   names = sorted(listed, key=lambda name: name.split("/"))

@@ -604,6 +604,22 @@ def test_a_packed_set_in_a_bucket_that_is_damaged_is_one_line(bucket, capsys):
     open_source(str(out), role="content")
 
 
+@pytest.mark.parametrize("place", ["gs://runs/none", "gs://nobucket/r"])
+def test_what_is_not_in_a_bucket_is_said_to_be_missing_there(bucket, place, tmp_path, capsys):
+  problem = f"'{place}' does not exist in the bucket, or there is no such bucket; check the name"
+  with pytest.raises(ValueError, match=f"^model: {problem}$"):
+    load_model(place)
+  with pytest.raises(ValueError, match=f"^config.data.style: .*{problem}$"):
+    open_source(place, role="style")
+  assert pack.main([f"--input={place}", f"--output={tmp_path}/o"]) == 2
+  assert f"error: --input: expected images in '{place}': folder: {problem}" in (
+    capsys.readouterr().err
+  )
+  pictures = [f"--content={place}", f"--style={DATA}/style/1.png"]
+  assert stylize.main([*pictures, f"--output={tmp_path}/o.png"]) == 2
+  assert f"--content: no such file or folder, or no such bucket: {place}" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("place", ["gs://runs/none", "gs://no-such-bucket/none", "gs://nobucket"])
 def test_a_folder_of_a_tfds_data_set_that_is_not_in_the_bucket_is_said_to_be_missing(bucket, place):
   pytest.importorskip("tensorflow_datasets")

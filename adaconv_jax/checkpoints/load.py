@@ -21,7 +21,17 @@ from adaconv_jax.checkpoints.bundle import (
   vgg_sha256,
 )
 from adaconv_jax.checkpoints.record import read_part, summarize
-from adaconv_jax.files import Json, absolute, check_path, expand, printable, replacing, sha256
+from adaconv_jax.files import (
+  Json,
+  absolute,
+  check_path,
+  expand,
+  is_remote,
+  not_there,
+  printable,
+  replacing,
+  sha256,
+)
 from adaconv_jax.models.build import make_encoder, make_model, model_settings
 from adaconv_jax.models.stylizer import Stylizer
 from adaconv_jax.models.transfer_model import Params, TransferModel
@@ -173,6 +183,8 @@ def find_model(model: str | Path) -> Path:
   if name and _exists(expand(name)):
     return expand(name)
   _check_step(name)
+  if is_remote(expand(name)):
+    raise ValueError(f"model: {name!r} {not_there(expand(name))}")
   close = difflib.get_close_matches(name, shipped_models(), 1)
   guess = f"Did you mean {close[0]!r}? Or train" if close else "Train"
   raise ValueError(

@@ -68,7 +68,8 @@ def find_inputs(
   for (option, _), pictures in zip(roles, found, strict=True):
     if all(_is_missing(picture.path) for picture in pictures):
       names = ", ".join(printable(picture.path) for picture in pictures[:3])
-      raise ValueError(f"{option}: no such file or folder: {names}")
+      bucket = ", or no such bucket" if any(is_remote(p.path) for p in pictures) else ""
+      raise ValueError(f"{option}: no such file or folder{bucket}: {names}")
   folder = real(expand(output))
   once = [list(dict.fromkeys(pictures)) for pictures in found]
   doubtful = [[p for p in pictures if _parent(p) == folder] for pictures in once]
