@@ -30,6 +30,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
+from adaconv_jax.extras import MissingExtra
 from adaconv_jax.signals import unfinished
 
 if TYPE_CHECKING:
@@ -198,12 +199,31 @@ def expand(path: str | os.PathLike[str]) -> Path:
   return Path(os.path.expanduser(path)) if remote is None else remote
 
 
+@contextlib.contextmanager
+def naming_option(option: str) -> Iterator[None]:
+  """Begins the message of what cannot be read with the option or setting that named it.
+
+  Raises:
+    ConnectionError: as it is; it concerns a bucket rather than the option.
+    MissingExtra: as it is, with such a message.
+    ValueError: in place of other errors of files and their contents.
+  """
+  try:
+    yield
+  except ConnectionError:
+    raise
+  except (OSError, ValueError) as error:
+    message = described(error)
+    if message.startswith(f"{option}: "):
+      raise
+    kind = MissingExtra if isinstance(error, MissingExtra) else ValueError
+    raise kind(f"{option}: {message}") from error
+
+
 def expand_named(name: str, path: str | os.PathLike[str]) -> Path:
   """Does as `expand`, with errors that begin with the name of the option or setting."""
-  try:
+  with naming_option(name):
     return expand(path)
-  except ValueError as error:
-    raise type(error)(f"{name}: {error}") from error
 
 
 def check_path(name: str, path: Any, expected: str) -> None:

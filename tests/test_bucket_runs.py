@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -598,10 +599,21 @@ def test_a_packed_set_in_a_bucket_that_is_damaged_is_one_line(bucket, capsys):
   capsys.readouterr()
   assert pack.main(arguments) == 2
   (line,) = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
-  assert "gs://runs/damaged-set: damaged" in line and "delete this one to pack" in line
+  assert "error: --output: gs://runs/damaged-set: damaged" in line
+  assert "delete this one to pack" in line
   (out / "packed.json").write_text("")
   with pytest.raises(ValueError, match=r"gs://.*packed.json: not whole or not JSON.*pack the im"):
     open_source(str(out), role="content")
+  assert pack.main(arguments) == 2
+  assert re.match(f"error: --output: {out}/packed.json: not whole", capsys.readouterr().err)
+
+
+def test_vgg_weights_that_are_not_in_a_bucket_are_one_error_that_names_the_setting(bucket):
+  config = bucket_config(DATA, 2, 2)
+  config.model.vgg_weights = "gs://runs/none"
+  expected = "^config.model.vgg_weights: gs://runs/none: expected a file with VGG weights, there "
+  with pytest.raises(ValueError, match=expected):
+    loop.train_and_evaluate(config, expand("gs://runs/without-vgg"))
 
 
 @pytest.mark.parametrize("place", ["gs://runs/none", "gs://nobucket/r"])

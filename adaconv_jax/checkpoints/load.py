@@ -26,6 +26,7 @@ from adaconv_jax.files import (
   absolute,
   check_path,
   expand,
+  expand_named,
   is_remote,
   not_there,
   printable,
@@ -67,6 +68,8 @@ def load_model(model: str | Path, *, vgg_weights: str | Path | None = None) -> S
 
 def stylizer_of(trained: "Trained", vgg_weights: str | Path | None) -> Stylizer:
   """Combines a trained model with the VGG weights; see `load_model`."""
+  if vgg_weights:
+    expand_named("vgg_weights", vgg_weights)
   if trained.vgg_file and not vgg_weights and not expand(trained.vgg_file).exists():
     raise FileNotFoundError(
       f"{trained.path}: trained with the VGG weights {trained.vgg_file}, which do not exist; "
@@ -180,11 +183,12 @@ def find_model(model: str | Path) -> Path:
     shipped = vgg_files.PACKAGED / f"{name}.safetensors"
     if _exists(shipped):
       return shipped
-  if name and _exists(expand(name)):
-    return expand(name)
+  path = expand_named("model", name)
+  if name and _exists(path):
+    return path
   _check_step(name)
-  if is_remote(expand(name)):
-    raise ValueError(f"model: {name!r} {not_there(expand(name))}")
+  if is_remote(path):
+    raise ValueError(f"model: {name!r} {not_there(path)}")
   close = difflib.get_close_matches(name, shipped_models(), 1)
   guess = f"Did you mean {close[0]!r}? Or train" if close else "Train"
   raise ValueError(

@@ -80,22 +80,6 @@ def or_exit(*failures: type[Exception]) -> Iterator[None]:
     sys.exit(shown(message))
 
 
-@contextlib.contextmanager
-def naming_option(option: str) -> Iterator[None]:
-  """Begins the message of what cannot be read with the option that named it.
-
-  Raises:
-    ConnectionError: as it is; it concerns a bucket rather than the option.
-    ValueError: in place of other errors of files and their contents.
-  """
-  try:
-    yield
-  except ConnectionError:
-    raise
-  except (OSError, ValueError) as error:
-    raise ValueError(f"{option}: {described(error)}") from error
-
-
 def in_options(message: str, *arguments: str) -> str:
   """Returns a message about arguments of Python, with the options that stand for them."""
   return re.sub(

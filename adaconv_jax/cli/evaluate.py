@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -63,7 +62,7 @@ from adaconv_jax.evaluation.report import (
 )
 from adaconv_jax.evaluation.sheets import beside, blocks, contents_per_sheet, grids, strips
 from adaconv_jax.evaluation.similarity import Box, Spread, spread
-from adaconv_jax.files import Json, expand, printable, sha256
+from adaconv_jax.files import Json, expand_named, printable, sha256
 from adaconv_jax.lock import WorkdirInUse, locked
 from adaconv_jax.models.stylizer import Stylizer
 from adaconv_jax.results import Save, saved_in
@@ -90,12 +89,13 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "adaconv evaluate") -
   """
   args = _parser(prog).parse_args(argv)
   with contextlib.ExitStack() as stack:
-    return _evaluate(args, expand(args.output), stack)
+    return _evaluate(args, stack)
 
 
-def _evaluate(args: argparse.Namespace, out: Path, stack: contextlib.ExitStack) -> int:
+def _evaluate(args: argparse.Namespace, stack: contextlib.ExitStack) -> int:
   """Does as `main`, and leaves the lock of the output folder to `stack`."""
   try:
+    out = expand_named("--output", args.output)
     found = find_inputs(args.content, args.style, args.output, sheets=True)
     draw_pairs(len(found[0]), len(found[1]), args.pairs)  # fails if there are not so many
     faces = None if args.faces is None else read_faces(args.faces)

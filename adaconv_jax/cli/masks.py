@@ -10,8 +10,7 @@ import numpy as np
 from PIL import Image, ImageChops
 
 from adaconv_jax import images
-from adaconv_jax.cli.attempt import naming_option
-from adaconv_jax.files import expand, printable
+from adaconv_jax.files import expand, naming_option, printable
 
 # Gray values up to and from which paint is black or white, and the share of each from which on, and
 # of both, a transparent picture is painted in black and white.

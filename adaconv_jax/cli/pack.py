@@ -12,7 +12,15 @@ from adaconv_jax.cli.options import Parser, in_range, path_text
 from adaconv_jax.data.pack import Settings, pack
 from adaconv_jax.data.packed import INDEX, is_begun, is_packed
 from adaconv_jax.data.sources import open_source
-from adaconv_jax.files import described, expand, is_same, printable, unwritable
+from adaconv_jax.files import (
+  described,
+  expand,
+  expand_named,
+  is_same,
+  naming_option,
+  printable,
+  unwritable,
+)
 from adaconv_jax.images import image_names
 from adaconv_jax.lock import WorkdirInUse
 
@@ -30,8 +38,10 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "adaconv pack") -> in
   """
   args = _parser(prog).parse_args(argv)
   try:
-    output = expand(args.output)
-    output.exists()  # raises if a bucket cannot be used, before the images are listed
+    with naming_option("--output"):
+      output = expand(args.output)
+      output.exists()  # raises if a bucket cannot be used, before the images are listed
+    expand_named("--input", args.input)
     name = printable(output)
     if fault := unwritable(output):
       raise ValueError(f"--output: expected a folder to write to, got {name}: {fault}")

@@ -11,7 +11,16 @@ from typing import NamedTuple
 from adaconv_jax import images
 from adaconv_jax.cli.attempt import report
 from adaconv_jax.cli.options import format_of
-from adaconv_jax.files import absolute, expand, is_remote, printable, real, unwritable
+from adaconv_jax.files import (
+  absolute,
+  expand,
+  expand_named,
+  is_remote,
+  naming_option,
+  printable,
+  real,
+  unwritable,
+)
 
 # Names of the sheets of `adaconv evaluate`.
 SHEET = re.compile(r"sheet-\d+--.*\.png$", re.DOTALL)
@@ -136,10 +145,13 @@ def find_pictures(
   """
   found: list[Picture] = []
   known: set[str] = set()
-  below = None if output is None else real(expand(output))
+  below = None if output is None else real(expand_named("--output", output))
   left_out: set[str] = set()
-  for path in map(expand, paths):
-    if path.is_dir():
+  for text in paths:
+    with naming_option(option):
+      path = expand(text)
+      is_folder = path.is_dir()
+    if is_folder:
       files, unread = images.list_images(path)
       if unread:
         report(f"{option}: {images.describe_unread(path, unread)}")

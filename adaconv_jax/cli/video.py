@@ -20,7 +20,6 @@ from adaconv_jax.cli.attempt import (
   EXIT_SOME_FAILED,
   EXIT_USAGE,
   described,
-  naming_option,
   report,
 )
 from adaconv_jax.cli.options import (
@@ -39,7 +38,7 @@ from adaconv_jax.cli.options import (
 )
 from adaconv_jax.cli.pairs import check_no_input
 from adaconv_jax.cli.stylize import EVENNESS, PALETTE, REFINE
-from adaconv_jax.files import expand, printable, unwritable
+from adaconv_jax.files import expand, expand_named, naming_option, printable, unwritable
 from adaconv_jax.lock import WorkdirInUse, locked
 from adaconv_jax.video.convert import convert
 from adaconv_jax.video.reader import FOLDER_RATE, open_video
@@ -73,6 +72,14 @@ def _render(args: argparse.Namespace, stack: contextlib.ExitStack) -> int:
   try:
     if args.resume and args.overwrite:
       raise ValueError("--resume and --overwrite: expected one of them, got both")
+    for option, paths in (
+      ("INPUT", [args.input]),
+      ("--style", args.style),
+      ("--mix-to", args.mix_to or ()),
+      ("--output", [args.output]),
+    ):
+      for path in paths:
+        expand_named(option, path)
     output = check_output(args.output, args.codec, args.crf)
     check_no_input([output], [args.input, *args.style, *(args.mix_to or ())])
     if fault := unwritable(output.parent):

@@ -35,7 +35,7 @@ from adaconv_jax.data.packed import (
 )
 from adaconv_jax.data.records import write_shard
 from adaconv_jax.data.sources import Source
-from adaconv_jax.files import MAX_LIST_BYTES, expand, is_remote, read_json, replacing
+from adaconv_jax.files import MAX_LIST_BYTES, expand, is_remote, naming_option, read_json, replacing
 from adaconv_jax.images import (
   FILES,
   MAX_FILE_BYTES,
@@ -180,15 +180,20 @@ def _packed(
   progress: Callable[[int], object],
 ) -> Packed:
   """Returns the set that an earlier run has packed; see `pack`."""
-  entries, index = read_index(folder)
+  with naming_option("--output"):
+    entries, index = read_index(folder)
   if index.get("identity") != identity:
-    raise ValueError(f"{folder}: has a packed set of other images or settings; {_OTHER_FOLDER}")
+    raise ValueError(
+      f"--output: {folder}: has a packed set of other images or settings; {_OTHER_FOLDER}"
+    )
   sizes = shard_sizes(folder, entries)
   try:
     for found in entries:
       check_there(folder, found, sizes)
   except OSError as error:
-    raise ValueError(f"{folder}: damaged ({error.strerror or error}); {_OTHER_FOLDER}") from error
+    raise ValueError(
+      f"--output: {folder}: damaged ({error.strerror or error}); {_OTHER_FOLDER}"
+    ) from error
   numbers = range(-(-len(source) // SHARD_IMAGES))
   origins = _origins(index.get("origins"), numbers)  # older sets have none
   versions = _versions(source)
@@ -196,14 +201,14 @@ def _packed(
     if not _is_unchanged(source, number, origins[number], versions[number], workers):
       names = [source.names[at] for at in _indices(number, len(source))]
       raise ValueError(
-        f"{folder}: has a packed set of these names, but an image from {names[0]} to {names[-1]} "
-        f"was changed since then; {_OTHER_FOLDER}"
+        f"--output: {folder}: has a packed set of these names, but an image from {names[0]} to "
+        f"{names[-1]} was changed since then; {_OTHER_FOLDER}"
       )
   skipped = index["skipped"]
   if back := _readable_now(source, skipped, workers):
     raise ValueError(
-      f"{folder}: has a packed set without {len(back)} images that could not be read then, and can "
-      f"be now, the first: {back[0]}; {_OTHER_FOLDER}"
+      f"--output: {folder}: has a packed set without {len(back)} images that could not be read "
+      f"then, and can be now, the first: {back[0]}; {_OTHER_FOLDER}"
     )
   progress(len(source))
   _tidy(folder, entries)

@@ -26,7 +26,7 @@ from adaconv_jax.checkpoints.record import (
 from adaconv_jax.data.batches import Batches, CropSpec, DataError, make_batches
 from adaconv_jax.data.heldout import heldout_batches, load_images
 from adaconv_jax.data.prepare import Lists, open_lists
-from adaconv_jax.files import described, expand, in_bucket
+from adaconv_jax.files import described, expand, in_bucket, naming_option
 from adaconv_jax.lock import locked
 from adaconv_jax.models.build import init_params
 from adaconv_jax.models.stylizer import Stylizer
@@ -106,7 +106,9 @@ def _train(
   tx, reconstruct_step, transfer_step = make_steps(config, model, vgg)
   start_state = functools.partial(create_state, tx=tx, average=config.ema_decay > 0)
   template = jax.eval_shape(lambda: start_state(initial()))
-  vgg_params, vgg_info = vgg_weights.load(config.model.vgg, config.model.vgg_weights or None)
+  given = config.model.vgg_weights
+  with naming_option("config.model.vgg_weights") if given else contextlib.nullcontext():
+    vgg_params, vgg_info = vgg_weights.load(config.model.vgg, given or None)
   if not vgg_weights.scaling(vgg_info):
     log.warning(
       "%s: these VGG weights are not normalized, but the published style weight of 10 belongs to "

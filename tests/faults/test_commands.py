@@ -2,6 +2,8 @@
 
 import csv
 import dataclasses
+import importlib
+import importlib.util
 import io
 import json
 import os
@@ -701,3 +703,51 @@ def test_messages_are_cut_in_the_middle():
   assert text.startswith("error: xxx") and text.endswith("; name another\nnext")
   assert max(map(len, text.splitlines())) < 1100
   assert shown("a\x1b[31m\nb") == "a\\x1b[31m\nb"
+
+
+IMPOSSIBLE = {
+  "gs://": "expected gs://BUCKET/..., got no bucket",
+  "gcs://b/x": "expected a local path or one of gs://, ",
+  "s3://bucket/x": "s3:// needs the package s3fs, which is missing: pip install s3fs",
+  "http://a/x": "expected a local path or one of gs://, ",
+}
+
+
+@pytest.mark.parametrize("address", IMPOSSIBLE)
+@pytest.mark.parametrize(
+  "command, option",
+  [
+    *(("pack", option) for option in ("--input", "--output")),
+    *(("stylize", option) for option in ("--content", "--style", "--output", "--model")),
+    *(("evaluate", option) for option in ("--content", "--style", "--output")),
+    *(("video", option) for option in ("INPUT", "--style", "--output")),
+    ("export", "MODEL"),
+    ("export", "FILE"),
+  ],
+)
+def test_an_impossible_address_is_one_line_that_names_its_option(
+  command, option, address, capsys, monkeypatch
+):
+  find_spec = importlib.util.find_spec
+  monkeypatch.setattr(
+    "importlib.util.find_spec", lambda name: None if name == "s3fs" else find_spec(name)
+  )
+  images.save("a.png", np.zeros((16, 16, 3)))
+  used = {
+    "pack": {"--input": ".", "--output": "new"},
+    "video": {"INPUT": ".", "--style": "a.png", "--output": "new.mp4"},
+    "export": {"MODEL": "adain", "FILE": "new.safetensors"},
+    "evaluate": {"--model": "adain", "--content": "a.png", "--style": "a.png", "--output": "new"},
+    "stylize": {"--content": "a.png", "--style": "a.png", "--output": "new", "--model": "adain"},
+  }[command] | {option: address}
+  arguments = [f"{x}={value}" if x.startswith("--") else value for x, value in used.items()]
+  module = importlib.import_module(f"adaconv_jax.cli.{command}")
+  try:
+    code = module.main(arguments)
+  except SystemExit as error:
+    code = error.code
+  error = f"{capsys.readouterr().err}{code if isinstance(code, str) else ''}"
+  (line,) = [line for line in error.splitlines() if "error: " in line]
+  assert code
+  named = {"MODEL": "model", "FILE": "argument FILE", "--model": "model"}
+  assert re.search(f"error: {named.get(option, option)}: .*{re.escape(IMPOSSIBLE[address])}", line)
