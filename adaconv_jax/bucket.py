@@ -93,12 +93,25 @@ def check(uri: str, scheme: str) -> None:
       f"with a letter or digit at both ends, got {bucket!r}"
     )
   _check_name(uri, name)
+  try:
+    found = importlib.util.find_spec(PACKAGES[scheme]) is not None
+  except (ImportError, ValueError) as error:  # of one that is half removed, for example
+    raise _unusable(uri, error) from error
+  if not found:
+    raise _unusable(uri)
+
+
+def _unusable(uri: str, error: Exception | None = None) -> MissingExtra:
+  """Returns what to raise where the package of a scheme is missing, or cannot be imported."""
+  scheme = uri.partition("://")[0]
   package = PACKAGES[scheme]
-  if importlib.util.find_spec(package) is None:
-    install = INSTALL.get(scheme, f"pip install {package}")
-    raise MissingExtra(
-      f"{uri}: {scheme}:// needs the package {package}, which is missing: {install}"
-    )
+  install = INSTALL.get(scheme, f"pip install {package}")
+  problem = "is missing"
+  if error is not None:
+    cause = error.__cause__ or error.__context__ or error  # fsspec's says only what to install
+    reason = " ".join(str(cause).split()) or type(cause).__name__
+    problem = f"cannot be imported ({type(cause).__name__}: {reason})"
+  return MissingExtra(f"{uri}: {scheme}:// needs the package {package}, which {problem}: {install}")
 
 
 def _is_bucket_of_google(name: str) -> bool:
@@ -208,8 +221,10 @@ def _code(error: BaseException | None) -> str:
 def _explaining(uri: str) -> Iterator[None]:
   try:
     yield
-  except (MemoryError, ImportError):
+  except MemoryError:
     raise
+  except ImportError as error:
+    raise _unusable(uri, error) from error
   except Exception as error:  # of fsspec, aiohttp, requests, google.auth or asyncio
     raise _explained(error, uri) from error
 

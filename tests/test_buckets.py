@@ -16,6 +16,7 @@ from buckets import CUT, HALF, LOST, emulator, in_environment
 from processes import end, full_disk, read_until, start
 
 from adaconv_jax import compilation, files, lock
+from adaconv_jax.extras import MissingExtra
 from adaconv_jax.files import expand, files_below, local_copy, read_json, replacing, sha256
 
 
@@ -399,6 +400,32 @@ def test_a_missing_package_is_refused_in_one_line(monkeypatch):
   install = r"^gs://runs/x: gs:// needs the package gcsfs.*pip install 'adaconv_jax\[gcs\]'$"
   with pytest.raises(ValueError, match=install):
     expand("gs://runs/x")
+
+
+@pytest.mark.parametrize("error", [ImportError("no symbol"), ValueError("gcsfs.__spec__ is None")])
+def test_a_package_that_is_found_but_unusable_is_one_line_with_the_cause(monkeypatch, error):
+  def find_spec(name):
+    raise error
+
+  monkeypatch.setattr("importlib.util.find_spec", find_spec)
+  with pytest.raises(MissingExtra, match=rf"cannot be imported \(.*{error}\): pip install 'ada"):
+    expand("gs://runs/x")
+
+
+def test_a_package_that_fails_when_it_is_imported_is_one_line_with_the_cause(monkeypatch):
+  pytest.importorskip("gcsfs")
+  path = expand("gs://runs/x")
+
+  def fails(name, **options):
+    try:
+      raise ImportError("libssl.so: no such\nfile")
+    except ImportError as error:
+      raise ImportError("Please install gcsfs to access Google Storage") from error
+
+  monkeypatch.setattr("fsspec.filesystem", fails)
+  cause = r"gcsfs, which cannot be imported \(ImportError: libssl.so: no such file\)"
+  with pytest.raises(MissingExtra, match=rf"^{path}: .*{cause}: pip install 'adaconv_jax\[gcs"):
+    path.exists()
 
 
 def test_a_folder_that_is_set_aside_in_a_bucket_loses_its_mark_first(bucket, folder):
