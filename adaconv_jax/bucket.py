@@ -20,11 +20,14 @@ of one file, because all others would meet it, too. What is wrong with a file ra
 
 import contextlib
 import errno
+import functools
 import importlib.util
 import io
+import json
 import logging
 import os
 import re
+import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -64,6 +67,8 @@ _FULL = (errno.ENOSPC, errno.EFBIG, errno.EROFS, getattr(errno, "EDQUOT", errno.
 _LATER = ("401", "408", "429", "499")
 # Seconds without a byte, after which a request is repeated.
 CONNECT_SECONDS, READ_SECONDS = 20, 60
+# The variable with the file of Google's credentials, of which the usual ones have 2 kB.
+_CREDENTIALS, _MOST_CREDENTIALS = "GOOGLE_APPLICATION_CREDENTIALS", 2**20
 # Objects that are named in one message.
 _NAMED = 3
 # Bytes of one request of a file that is read in parts.
@@ -99,6 +104,36 @@ def check(uri: str, scheme: str) -> None:
     raise _unusable(uri, error) from error
   if not found:
     raise _unusable(uri)
+  credentials = os.environ.get(_CREDENTIALS)
+  if scheme == "gs" and credentials and not os.environ.get("STORAGE_EMULATOR_HOST"):
+    _check_credentials(credentials)
+
+
+@functools.lru_cache(maxsize=16)  # every path is checked
+def _check_credentials(name: str) -> None:
+  """Checks the file of credentials, in place of which gcsfs would try others, and ask for long.
+
+  Raises:
+    ValueError: there is none, or it is something else.
+  """
+  way_out = f"correct the variable, or unset it and {LOG_IN['gs']}"
+  try:
+    if stat.S_ISFIFO(os.stat(name).st_mode):
+      return  # as of the shell's <(...), which can be read once
+    with open(name, "rb") as file:
+      content = json.loads(file.read(_MOST_CREDENTIALS))
+  except OSError as error:
+    problem = error.strerror or str(error)
+    raise ValueError(
+      f"{_CREDENTIALS}: expected a file with credentials, got {name!r} ({problem}); {way_out}"
+    ) from error
+  except (ValueError, RecursionError):
+    content = None
+  if not isinstance(content, dict) or not isinstance(content.get("type"), str):
+    raise ValueError(
+      f"{_CREDENTIALS}: expected a JSON file with credentials, got {name!r}, which is none; "
+      f"{way_out}"
+    )
 
 
 def _unusable(uri: str, error: Exception | None = None) -> MissingExtra:

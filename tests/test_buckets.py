@@ -402,6 +402,46 @@ def test_a_missing_package_is_refused_in_one_line(monkeypatch):
     expand("gs://runs/x")
 
 
+@pytest.mark.parametrize(
+  "content, problem",
+  [
+    (None, r"expected a file .*No such file or directory\)"),
+    ("not JSON", "expected a JSON file .*which is none"),
+    ("[]", "expected a JSON file .*which is none"),
+    ('{"no": "type"}', "expected a JSON file .*which is none"),
+    ("[" * 100_000, "expected a JSON file .*which is none"),
+  ],
+  ids=["missing", "text", "list", "type", "deep"],
+)
+def test_credentials_that_are_none_are_one_line_before_any_request(
+  monkeypatch, tmp_path, content, problem
+):
+  pytest.importorskip("gcsfs")
+  monkeypatch.setattr("fsspec.filesystem", None)
+  monkeypatch.delenv("STORAGE_EMULATOR_HOST", raising=False)
+  if content is not None:
+    (tmp_path / "key.json").write_text(content)
+  monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "key.json"))
+  way_out = "correct the variable, or unset it and run `gcloud auth"
+  with pytest.raises(ValueError, match=f"^GOOGLE_APPLICATION_CREDENTIALS: {problem}; {way_out}"):
+    expand("gs://runs/x")
+  (tmp_path / "key.json").write_text('{"type": "authorized_user"}')
+  assert str(expand("gs://runs/x")) == "gs://runs/x"
+
+
+def test_credentials_from_a_pipe_are_left_to_who_uses_them(monkeypatch, tmp_path):
+  pytest.importorskip("gcsfs")
+  monkeypatch.delenv("STORAGE_EMULATOR_HOST", raising=False)
+  os.mkfifo(tmp_path / "pipe")
+  monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "pipe"))
+  assert str(expand("gs://runs/x")) == "gs://runs/x"
+
+
+def test_an_emulator_needs_no_credentials(bucket, monkeypatch):
+  monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", "/none")
+  assert not expand("gs://runs/without-credentials").exists()
+
+
 @pytest.mark.parametrize("error", [ImportError("no symbol"), ValueError("gcsfs.__spec__ is None")])
 def test_a_package_that_is_found_but_unusable_is_one_line_with_the_cause(monkeypatch, error):
   def find_spec(name):
