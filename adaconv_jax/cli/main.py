@@ -69,17 +69,23 @@ def program(name: str, *, prog: str) -> NoReturn:
   _own_process(functools.partial(run, name, sys.argv[1:], prog=prog))
 
 
+# What the last line of a command that a signal ends adds.
+_GOES_ON = {"pack": "; rerun the same command to resume"}
+
+
 class _Process:
   """This process, if it runs a command and nothing else: how signals end it.
 
   Attributes:
     is_ours: whether signals end it, from the first moment on.
     has_begun: whether the command is imported.
+    goes_on: what the last line says of the command, if it goes on where a signal has ended it.
     deciding: locked by the thread that ends the process.
     code: its exit code, once the command has ended.
   """
 
   is_ours = has_begun = False
+  goes_on = ""
   deciding = threading.Lock()
   code: int | None = None
 
@@ -92,7 +98,7 @@ class _Process:
     line = "stopped before it began"
     if cls.has_begun:
       how = "interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}"
-      line = f"{how}; what is written so far is whole"
+      line = f"{how}; what is written so far is whole{cls.goes_on}"
     # The line of a progress bar has not ended.
     bars = getattr(getattr(sys.modules.get("tqdm"), "tqdm", None), "_instances", ())
     end(("\n" if len(bars) else "") + f"{line}\n", 128 + number)
@@ -213,6 +219,7 @@ def _run(name: str, argv: Sequence[str], prog: str) -> int:
   if name != "train":  # which handles signals itself, and has its own line until then
     for number, handler in before.items():
       signal.signal(number, handler)
+    _Process.goes_on = _GOES_ON.get(name, "")
     _Process.has_begun = True
   return module.main(argv, prog=prog)
 

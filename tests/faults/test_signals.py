@@ -251,6 +251,18 @@ def test_signal_during_a_computation_is_one_line_and_leaves_no_half_file(
   assert (tmp_path / "made.txt").read_text() == "whole"
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_last_line_of_a_pack_that_a_signal_ends_says_that_the_command_goes_on(tmp_path, number):
+  process = start("-c", BUSY.replace("export", "pack"), "pack", tmp_path)
+  read_until(process, "busy")
+  time.sleep(0.3)
+  process.send_signal(number)
+  code, output = end(process, within=10)
+  assert code == 128 + number
+  assert output.endswith("; what is written so far is whole; rerun the same command to resume\n")
+
+
 AT_THE_END = """
 import atexit, os, sys
 from time import sleep
