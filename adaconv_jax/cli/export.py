@@ -22,6 +22,7 @@ from adaconv_jax.cli.options import (
   SUFFIX,
   Parser,
   add_vgg_weights,
+  check_file_name,
   check_output,
   format_of,
   path_text,
@@ -66,6 +67,7 @@ def export(
     CheckpointError: no checkpoint can be used, or not the one asked for.
   """
   check_path("path", path, "a file to write, such as model.safetensors")
+  check_file_name(path)
   path = expand(path)
   trained = _read(source, [path], vgg_weights)
   info = trained.info()
@@ -106,6 +108,8 @@ def export_graphs(
   """
   check_path("path", path, f"a file to write, such as model.{kind}")
   exports.check_options(kind, graphs, dtype, size)
+  if graphs != "split":
+    check_file_name(path)
   path = expand(path)
   if graphs == "split" and path.is_file():
     raise ValueError(f"{printable(path)}: expected a folder for split graphs, got a file")
@@ -146,19 +150,22 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "adaconv export") -> 
       exported graph differs from JAX.
   """
   args = _parser(prog).parse_args(argv)
+  target, args.file = args.file, to_path(args.file)
   beside = ""
   with or_exit(ValueError, OSError, CheckpointError):
+    if args.graphs != "split":
+      check_file_name(target)
     args.file.exists()  # raises if a bucket cannot be used, before the model is loaded
     kind = _kind(args)
     if kind == BUNDLE:
       files = [args.file]
-      info = export(args.model, args.file, dtype=args.dtype, vgg_weights=args.vgg_weights)
+      info = export(args.model, target, dtype=args.dtype, vgg_weights=args.vgg_weights)
     else:
       keep_compiled()
       files = list(exports.paths_of(args.file, kind, args.graphs).values())
       options = {"graphs": args.graphs, "dtype": args.dtype, "size": args.size}
       options["vgg_weights"] = args.vgg_weights
-      info, difference = export_graphs(args.model, args.file, kind, **options)
+      info, difference = export_graphs(args.model, target, kind, **options)
       beside = f", at most {difference:.2g} of 255 levels from JAX"
   for file in files:
     size = size_of(file) / 1e6
@@ -176,7 +183,7 @@ def _kind(args: argparse.Namespace) -> str:
   Raises:
     ValueError: suffix and format differ, or other options do not fit the format.
   """
-  suffix = format_of(args.file)
+  suffix = format_of(expand(args.file))
   name, got = printable(args.file), printable(suffix)
   kind = args.format or SUFFIXES.get(suffix, BUNDLE)
   is_folder = args.graphs == "split" and suffix not in SUFFIXES
@@ -197,6 +204,12 @@ def _kind(args: argparse.Namespace) -> str:
     option = "--size" if args.size else "--graphs split"
     raise ValueError(f"{option}: expected --format {', '.join(exports.FORMATS)}, got {kind}")
   return kind
+
+
+def _target(text: str) -> str:
+  """An argparse type: as `to_path`, but with a slash at the end as it was given."""
+  to_path(text)
+  return text
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -222,7 +235,7 @@ def _parser(prog: str = "adaconv export") -> argparse.ArgumentParser:
   add("model", type=path_text, metavar="MODEL", help=MODEL_HELP)
   add(
     "file",
-    type=to_path,
+    type=_target,
     metavar="FILE",
     help="the file to write, such as model.safetensors or model.onnx; a folder for split graphs",
   )

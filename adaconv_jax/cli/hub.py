@@ -26,6 +26,7 @@ from adaconv_jax.cli.options import (
   check_suffix,
   path_text,
   text_of,
+  to_file,
   to_path,
 )
 from adaconv_jax.files import (
@@ -264,6 +265,6 @@ def _parser(prog: str = "adaconv hub") -> argparse.ArgumentParser:
     metavar="R",
     help="a branch, a tag or a commit",
   )
-  add("--output", type=to_path, metavar="FILE", help="copy the model to this file")
+  add("--output", type=to_file, metavar="FILE", help="copy the model to this file")
   command.set_defaults(run=_pull)
   return parser

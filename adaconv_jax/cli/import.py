@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from adaconv_jax.checkpoints.bundle import vgg_beside
 from adaconv_jax.checkpoints.pytorch import READABLE, read_pytorch
 from adaconv_jax.cli.attempt import or_exit
-from adaconv_jax.cli.options import Parser, check_output, check_suffix, to_path
+from adaconv_jax.cli.options import Parser, check_output, check_suffix, to_file, to_path
 from adaconv_jax.files import local_copy, printable, size_of
 from adaconv_jax.models.build import model_settings
 
@@ -52,7 +52,7 @@ def _parser(prog: str = "adaconv import") -> argparse.ArgumentParser:
   add(
     "--output",
     required=True,
-    type=to_path,
+    type=to_file,
     metavar="FILE",
     help="the file to write, such as model.safetensors; the model's VGG weights are written beside "
     "it, as model.vgg.safetensors",

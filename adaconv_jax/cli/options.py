@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -129,6 +130,29 @@ def to_path(text: str) -> Path:
     return expand(path_text(text))
   except ValueError as error:  # whose message argparse would leave out
     raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def to_file(text: str) -> Path:
+  """An argparse type: as `to_path`, of a file to write."""
+  path = to_path(text)
+  try:
+    check_file_name(text)
+  except ValueError as error:
+    raise argparse.ArgumentTypeError(str(error)) from None
+  return path
+
+
+def check_file_name(path: str | Path) -> None:
+  """Checks that a path, as it was given, is not written like that of a folder.
+
+  Raises:
+    ValueError: it ends in a slash, which `expand` drops.
+  """
+  if str(path).endswith(("/", os.sep)):
+    raise ValueError(
+      f"{printable(path)}: expected the name of a file to write, got that of a folder; put the "
+      "file's name behind it, or leave out the slash"
+    )
 
 
 def check_output(path: Path, *inputs: str | Path | None) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from adaconv_jax.cli.attempt import or_exit, report, report_skipped
-from adaconv_jax.cli.options import Parser, check_output, check_suffix, to_path
+from adaconv_jax.cli.options import Parser, check_output, check_suffix, to_file, to_path
 from adaconv_jax.files import described, local_copy, printable
 from adaconv_jax.images import ImageError, describe_empty, describe_unread, list_images
 from adaconv_jax.vgg import convert as vgg_import
@@ -81,7 +81,7 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     "--output",
     required=True,
-    type=to_path,
+    type=to_file,
     metavar="FILE",
     help="the file to write, such as vgg19.safetensors",
   )

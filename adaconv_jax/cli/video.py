@@ -32,6 +32,7 @@ from adaconv_jax.cli.options import (
   add_refine,
   add_sizes_of_strokes,
   add_vgg_weights,
+  check_file_name,
   in_range,
   look_size_for,
   path_text,
@@ -80,6 +81,8 @@ def _render(args: argparse.Namespace, stack: contextlib.ExitStack) -> int:
     ):
       for path in paths:
         expand_named(option, path)
+    with naming_option("--output"):
+      check_file_name(args.output)
     output = check_output(args.output, args.codec, args.crf)
     check_no_input([output], [args.input, *args.style, *(args.mix_to or ())])
     if fault := unwritable(output.parent):

@@ -705,6 +705,30 @@ def test_messages_are_cut_in_the_middle():
   assert shown("a\x1b[31m\nb") == "a\\x1b[31m\nb"
 
 
+@pytest.mark.parametrize("place", ["models/", "gs://bucket/models/"])
+@pytest.mark.parametrize(
+  "command", ["export", "export --format onnx", "import", "vgg", "hub", "video"]
+)
+def test_an_output_that_is_written_like_a_folder_is_no_name_of_a_file(command, place, capsys):
+  if place.startswith("gs"):
+    pytest.importorskip("gcsfs")
+  name, *options = command.split()
+  arguments = {
+    "export": ["adain", place, *options],
+    "import": ["a", f"--output={place}"],
+    "vgg": ["import", "a", "--arch=vgg16", f"--output={place}"],
+    "hub": ["pull", "user/name", f"--output={place}"],
+    "video": ["a", "--style=a", f"--output={place}"],
+  }[name]
+  try:
+    code = importlib.import_module(f"adaconv_jax.cli.{name}").main(arguments)
+  except SystemExit as error:
+    code = error.code
+  assert code
+  assert f"{place}: expected the name of a file to write" in f"{capsys.readouterr().err}{code}"
+  assert not Path("models").exists()
+
+
 IMPOSSIBLE = {
   "gs://": "expected gs://BUCKET/..., got no bucket",
   "gcs://b/x": "expected a local path or one of gs://, ",
