@@ -7,6 +7,7 @@ import re
 import signal
 import types
 from fractions import Fraction
+from typing import Any
 
 import jax
 import numpy as np
@@ -119,7 +120,7 @@ def test_a_video_that_another_program_makes_meanwhile_is_not_replaced(folder, ca
 def test_the_time_left_does_not_count_what_is_compiled_for_the_first_frames(monkeypatch):
   now = iter([0, 50, 80, 82, 84])
   monkeypatch.setattr(command, "time", types.SimpleNamespace(monotonic=lambda: next(now)))
-  bar = types.SimpleNamespace(total=20, n=0, update=lambda count: None)
+  bar: Any = types.SimpleNamespace(total=20, n=0, update=lambda count: None)
   progress, speeds = command._Progress(bar), []
   for done in (7, 8, 9, 10, 11):  # 7 of an earlier run
     progress.show(done)
