@@ -31,6 +31,16 @@ def pytest_configure(config):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}"
 
 
+def pytest_collection_modifyitems(items):
+  """Where there is an end, another file is the first every time, so that all have their turn."""
+  end = os.environ.get("ADACONV_TESTS_END")
+  if end is not None and items:
+    files = list(dict.fromkeys(item.path for item in items))
+    first = files[int(float(end)) % len(files)]
+    start = next(index for index, item in enumerate(items) if item.path == first)
+    items[:] = items[start:] + items[:start]
+
+
 def pytest_runtest_setup(item):
   """`.ci/run` has an end, also where processors are slow."""
   end = os.environ.get("ADACONV_TESTS_END")

@@ -18,6 +18,7 @@ the light changed), nothing is mixed: they must be equal up to the noise of both
 """
 
 import functools
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -61,6 +62,9 @@ BANDS, AROUND, MOST = (2.0, 6.0), 10.0, 2.0
 FADE = 6.0
 # Pixels beyond the border where it counts as inside: the flow of what moves along it is not exact.
 _BORDER = 1.0
+# The motion is that of this share of the picture, where it has most structure; and of so many
+# pixels of it, spread evenly. Squared gradients of less are none.
+_KNOWN, _SAMPLED, _FLAT = 0.25, 2**16, 1e-6
 # Pixels by which the motion must differ from that of the grid before the grid moves.
 LAG = 0.7
 
@@ -134,7 +138,7 @@ def follow(last: Followed, frame: jax.Array, share: jax.Array, period: int = STR
   flow = optical_flow(to_gray(last.frame), gray)
   same = agreement(last.frame, frame, flow)[..., None]
   denoised = _mix(last.frame, frame, flow, NOISE * share * same)
-  drift = last.drift - jnp.median(flow, axis=(1, 2))
+  drift = last.drift - _motion(gray, flow)
   # Where the grid is now, of all places that `grid` could mean the one next to the drift.
   at = period * jnp.round((drift + last.grid) / period) - last.grid
   grid = -jnp.where(jnp.abs(drift - at) > LAG, jnp.round(drift), at)
@@ -156,9 +160,17 @@ def follow(last: Followed, frame: jax.Array, share: jax.Array, period: int = STR
 
 @functools.partial(jax.jit, static_argnames="period")
 def on_grid(followed: Followed, period: int = STRIDE) -> jax.Array:
-  """Pads the frame by a period in both directions, so that the network's grid moves along."""
+  """Pads the frame by a period in both directions, so that the network's grid moves along.
+
+  Its fine structure is mirrored, and the rest goes on in a straight line. A ridge would be painted
+  where a sky that becomes lighter toward the border is mirrored, and more of it in some frames.
+  """
   h, w = followed.frame.shape[:2]
-  padded = jnp.pad(followed.frame, ((period, period), (period, period), (0, 0)), mode="reflect")
+  around = ((period, period), (period, period), (0, 0))
+  smooth = _smooth(followed.frame, period / 2)
+  padded = jnp.pad(smooth, around, mode="reflect", reflect_type="odd")
+  padded += jnp.pad(followed.frame - smooth, around, mode="reflect")
+  padded = lax.dynamic_update_slice(jnp.clip(padded, 0, 1), followed.frame, (period, period, 0))
   start = period - followed.grid
   return lax.dynamic_slice(padded, (start[0], start[1], 0), (h + period, w + period, 3))
 
@@ -188,6 +200,21 @@ def blend(
   anchor = jnp.where(_renews(followed.number), last.mixture, last.anchor)
   mixture = _mix(anchor, picture, followed.flow, share * followed.same)
   return Painted(mixture, anchor), restore_contrast(mixture, picture)
+
+
+def _motion(gray: jax.Array, flow: jax.Array) -> jax.Array:
+  """Returns how most of the picture moves, `[2]`: the median where the flow can be known.
+
+  Along an edge, or where there is nothing but grain, it cannot.
+  """
+  dy, dx = jnp.gradient(blur(gray, 0.7))
+  yy, xx, xy = (blur(product, WINDOW) for product in (dy * dy, dx * dx, dy * dx))
+  both = jnp.maximum(yy * xx - xy**2, 0)
+  known = jnp.stack([both / (xx + _FLAT), both / (yy + _FLAT)])
+  step = max(round(math.sqrt(gray.size / _SAMPLED)), 1)
+  known, flow = (x[:, ::step, ::step].reshape(2, -1) for x in (known, flow))
+  least = jnp.quantile(known, 1 - _KNOWN, axis=1, keepdims=True)
+  return jnp.nanmedian(jnp.where(known >= least, flow, jnp.nan), axis=1)
 
 
 def _renews(number: jax.Array) -> jax.Array:

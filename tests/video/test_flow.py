@@ -88,6 +88,28 @@ def test_noise_is_averaged_along_the_motion_in_frames_and_in_pictures():
     assert (np.asarray(picture) - clean[1])[inner].std() < 0.85 * noise
 
 
+@pytest.mark.parametrize("period", [8, 17])
+def test_what_surrounds_a_frame_goes_on_without_a_ridge(period):
+  y, x = np.meshgrid(np.arange(60), np.arange(80), indexing="ij")
+  sky = colored(np.float32(0.8 - 0.004 * y + 0.001 * x))
+  padded = np.asarray(steady.on_grid(steady.begin(jnp.asarray(sky)), period))
+  np.testing.assert_array_equal(padded[:60, :80], sky)
+  # A mirrored sky would become lighter again: by the same, where this becomes darker.
+  below = padded[60:, 20:60].mean((1, 2))
+  assert np.all(np.diff(below) < 0) and below[-1] < sky[-1, 20:60].mean() - 0.002 * period
+
+
+@pytest.mark.slow
+def test_the_motion_is_that_of_what_has_structure():
+  rng = np.random.default_rng(0)
+  picture = rng.normal(0.5, 0.01, (96, 160)).astype(np.float32)
+  picture[:, 110:] = texture(0, 96)[:, :50]
+  picture[40:44, :100] = 0.9  # along a line, its motion cannot be seen
+  frames = [picture, np.roll(picture, -3, 1)]
+  followed = two(*(colored(frame) for frame in frames))
+  np.testing.assert_allclose(followed.drift, (0, -3), atol=0.3)
+
+
 def test_what_moves_along_a_border_is_followed_up_to_it():
   h, w = 60, 80
   before = now = jnp.full((h, w, 3), 0.5)
