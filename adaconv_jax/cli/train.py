@@ -379,6 +379,7 @@ def _train(argv: list[str]) -> None:
   stop = StopRequest()
   try:
     if AOT.value is not None:
+      stop.doing = "while compiling; nothing is written"
       return compile_ahead(CONFIG.value, AOT.value)
     workdir = expand_named("--workdir", str(WORKDIR.value))
     num_steps = CONFIG.value.get("num_steps", 0)

@@ -51,6 +51,7 @@ class StopRequest:
     failure: why this process, one of several, has no batch.
     nothing_to_do: whether all steps were done before.
     bar_is_shown: whether a line of standard error may not have ended yet.
+    doing: when the process is stopped, before it knows of any steps.
   """
 
   def __init__(self):
@@ -61,6 +62,7 @@ class StopRequest:
     self._saves = False  # whether the loop runs, which saves
     self._decide = threading.Lock()
     self.bar_is_shown = False
+    self.doing = "before it began"
     self._code: int | None = None  # once the last line is written
     self._stops: list[Any] = []  # "stop" of the last two steps' metrics
     self._watch = Watch(self._received)
@@ -109,7 +111,7 @@ class StopRequest:
   def describe(self) -> str:
     """Returns the last line of a run that was stopped."""
     if not self.num_steps:
-      return "stopped before it began"
+      return f"stopped {self.doing}"
     return f"stopped at step {self.step} of {self.num_steps}"
 
   @property
