@@ -527,6 +527,27 @@ def test_a_bucket_that_fails_while_a_run_resumes_damages_no_checkpoint(
   assert restored is not None and int(restored.step) == 4
 
 
+@pytest.mark.parametrize("opens", ["new", "resumes", "exports"])
+def test_an_account_that_may_not_see_a_bucket_is_told_the_role_before_anything_is_computed(
+  bucket, monkeypatch, opens
+):
+  without_waiting(monkeypatch)
+  workdir = expand(f"gs://runs/role-{opens}")
+  if opens != "new":
+    saved(workdir, 2)
+  bucket.fault = lambda method, url: (
+    403 if "/storage/v1/b/runs" in url and "/o" not in url.partition("/b/runs")[2] else None
+  )
+  try:
+    with pytest.raises(CheckpointError) as failed:
+      Checkpoints(workdir, read_only=opens == "exports")
+  finally:
+    bucket.fault = lambda *_: None
+  message = str(failed.value)
+  assert "give it the role Storage Legacy Bucket Reader for the bucket" in message
+  assert "rerun" not in message and "\n" not in message
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("status", [503, CUT, HALF])
 def test_a_checkpoint_that_could_not_be_read_for_a_moment_is_read_again(

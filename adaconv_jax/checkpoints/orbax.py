@@ -8,7 +8,9 @@ with values that are not finite is not whole either. The position in the data fo
 
 import dataclasses
 import hashlib
+import importlib
 import logging
+import re
 import time
 from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager, suppress
@@ -36,6 +38,8 @@ RETRIES = 6
 _ATTEMPTS = 2
 # How often checkpoints are listed to read one while a run may remove it, and seconds between that.
 _LISTINGS, _LISTING_PAUSE = 5, 0.2
+# Of Google's client, for a request that names a bucket and no object.
+_BUCKET_REFUSED = re.compile(r"\b403 GET \S+/b/[^/?\s]+[?:\s]")
 # Where TensorStore, which Orbax writes with, can write, besides disks.
 STORES = ("gs", "s3")
 _AVERAGED, _HEALTH = "averaged", "health"
@@ -116,6 +120,8 @@ class Checkpoints:
     for left in reversed(range(_LISTINGS if self._read_only else 1)):
       before = _step_names(directory)
       try:
+        if remote and directory.scheme == "gs" and not self._read_only:
+          _see_bucket(str(directory))
         # Orbax reads the metadata of all when it opens them, and none could be opened because of
         # these.
         odd = _odd_steps(directory)
@@ -134,7 +140,7 @@ class Checkpoints:
         if isinstance(error, OSError):
           raise
         raise CheckpointError(
-          f"the checkpoints in {directory} cannot be opened: {_first_line(error)}"
+          f"the checkpoints in {directory} cannot be opened: {_first_line(error)}{_role(error)}"
         ) from error
     raise AssertionError("the last attempt returns or raises")
 
@@ -348,6 +354,7 @@ class Checkpoints:
       yield
     except Exception as error:  # a full disk is an OSError, ValueError or RuntimeError
       later = "; the checkpoints in it are unchanged, so rerun the same command later"
+      later = _role(error) or later
       raise CheckpointError(
         f"cannot write a checkpoint to {self._directory}: {_first_line(error)}"
         f"{later if is_remote(self._directory) else ''}"
@@ -511,6 +518,39 @@ def _verify(items: Items, template: Items, digests: dict[str, str]) -> None:
       raise ValueError(f"{name}: its bytes differ from those that were saved")
   if name := _not_finite(items):
     raise ValueError(f"{name} has values that are not finite")
+
+
+def _see_bucket(uri: str) -> None:
+  """Asks for what is set for the bucket of a path of Google's, as Orbax does later.
+
+  It does when it removes a checkpoint. Without the permission, a run would end there, hours after
+  its start.
+
+  Raises:
+    Exception: the request is refused, of a type of Google's client.
+  """
+  # Google's client, which comes with gcsfs; it is not installed without that.
+  exceptions: Any = importlib.import_module("google.api_core.exceptions")
+  storage: Any = importlib.import_module("google.cloud.storage")
+  from adaconv_jax.bucket import CONNECT_SECONDS
+
+  name = uri.partition("://")[2].partition("/")[0]
+  try:
+    storage.Client().get_bucket(name, timeout=CONNECT_SECONDS, retry=None)
+  except exceptions.Forbidden:
+    raise
+  except Exception:  # of many kinds; Orbax asks again, and has its own patience
+    log.debug("gs://%s: cannot be asked for", name, exc_info=True)
+
+
+def _role(error: Exception) -> str:
+  """Names the role that is missing where Orbax may not see what is set for a bucket; else ""."""
+  if _BUCKET_REFUSED.search(str(error)) is None:
+    return ""
+  return (
+    "; the account may use the objects but not see the bucket (storage.buckets.get), which Orbax "
+    "needs: give it the role Storage Legacy Bucket Reader for the bucket, too"
+  )
 
 
 def _first_line(error: Exception) -> str:
