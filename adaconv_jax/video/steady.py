@@ -114,11 +114,16 @@ def begin(frame: jax.Array) -> Followed:
   return Followed(frame, none, frame, flow, same, still, still.astype(int))
 
 
-def without_noise(frames: Sequence[jax.Array | np.ndarray], share: jax.Array) -> jax.Array:
-  """Returns the first of some frames of a shot, `[h, w, 3]`, mixed with those after it; float."""
+def without_noise(
+  frames: Sequence[jax.Array | np.ndarray], share: jax.Array, period: int = STRIDE
+) -> jax.Array:
+  """Returns the first of some frames of a shot, `[h, w, 3]`, mixed with those after it; float.
+
+  `share` and `period` are those of `follow`, which is compiled for them.
+  """
   last = begin(frames[-1])
   for frame in reversed(frames[:-1]):
-    last = follow(last, frame, share)
+    last = follow(last, frame, share, period)
   return last.frame
 
 

@@ -607,7 +607,7 @@ def _stylize(
       sizes, period = painter.lattice(batch[0])
       for offset, frame in enumerate(batch):
         if beginning and not offset:
-          followed = steady.begin(steady.without_noise(beginning, share))
+          followed = steady.begin(steady.without_noise(beginning, share, period))
         else:
           assert followed is not None
           followed = steady.follow(followed, frame, share, period)
