@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import functools
 import importlib.util
 import json
 import logging
@@ -282,11 +283,15 @@ def is_lost(error: Exception) -> bool:
   return jax.process_count() > 1 and any(sign in str(error) for sign in _LOST_SIGNS)
 
 
-@ctypes.CFUNCTYPE(None, ctypes.c_int)
 def _aborted(number: int) -> None:
   del number
   os.write(2, f"\nerror: {LOST}\n".encode())
   os._exit(1)
+
+
+@functools.cache  # what C calls must not be freed
+def _aborted_for_c() -> Any:
+  return ctypes.CFUNCTYPE(None, ctypes.c_int)(_aborted)
 
 
 def _explain_aborts() -> None:
@@ -296,7 +301,7 @@ def _explain_aborts() -> None:
   """
   libc = ctypes.CDLL(None)
   libc.signal.argtypes = ctypes.c_int, ctypes.c_void_p
-  libc.signal(signal.SIGABRT, ctypes.cast(_aborted, ctypes.c_void_p))
+  libc.signal(signal.SIGABRT, ctypes.cast(_aborted_for_c(), ctypes.c_void_p))
 
 
 def _on_cloud_tpu() -> bool:
