@@ -527,7 +527,7 @@ def test_a_bucket_that_fails_while_a_run_resumes_damages_no_checkpoint(
   assert restored is not None and int(restored.step) == 4
 
 
-@pytest.mark.parametrize("opens", ["new", "resumes", "exports"])
+@pytest.mark.parametrize("opens", ["new", "resumes"])
 def test_an_account_that_may_not_see_a_bucket_is_told_the_role_before_anything_is_computed(
   bucket, monkeypatch, opens
 ):
@@ -540,7 +540,7 @@ def test_an_account_that_may_not_see_a_bucket_is_told_the_role_before_anything_i
   )
   try:
     with pytest.raises(CheckpointError) as failed:
-      Checkpoints(workdir, read_only=opens == "exports")
+      Checkpoints(workdir)
   finally:
     bucket.fault = lambda *_: None
   message = str(failed.value)
