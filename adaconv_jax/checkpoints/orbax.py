@@ -118,7 +118,7 @@ class Checkpoints:
     directory: Any = self._directory
     remote = is_remote(self._directory)
     for left in reversed(range(_LISTINGS if self._read_only else 1)):
-      before = _step_names(directory)
+      before = set() if remote else _step_names(directory)
       try:
         if remote and directory.scheme == "gs" and not self._read_only:
           _see_bucket(str(directory))
